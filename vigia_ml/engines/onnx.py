@@ -56,10 +56,6 @@ class OnnxEngine:
 
         A row that scikit-learn would reject (e.g. a number that overflows in a step) gets NaN.
 
-        Parameters
-        ----------
-        texts : for each of `text_columns`, n texts.
-
         Raises
         ------
         ValueError : when ONNX Runtime rejects the matrix.

@@ -123,11 +123,11 @@ def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:
     """Returns one row per value of each column, the other columns as in `base`."""
-    columns: list[Texts] = []
-    for here, still in enumerate(base):
-        columns.append([])
-        for block, values in enumerate(blocks):
-            columns[here] += values if block == here else [still] * len(values)
+    columns: list[Texts] = [[still] * sum(map(len, blocks)) for still in base]
+    start = 0
+    for column, values in zip(columns, blocks, strict=True):
+        column[start : start + len(values)] = values
+        start += len(values)
     return _frame(frame, columns)
 
 

@@ -43,10 +43,6 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
         return answer(last, data, graph)
 
 
-def _search(model: Any, data: Data, graph: Graph) -> Tensor:
-    return answer(model.best_estimator_, data, graph)
-
-
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
     result = answer(model.regressor_, data, graph)
     inverse = model.transformer_
@@ -168,14 +164,12 @@ def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
 
 def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
     """Writes the link function that turns a boosting's sum into its answer."""
-    link = type(model._loss.link).__name__
-    if not hasattr(model, "classes_"):
-        if link == "IdentityLink":
-            return raw
-        if link == "LogLink":
-            return Tensor(graph.node("Exp", raw.name), 1, np.inf)
-        raise graph.cannot(model, f"has the loss {type(model._loss).__name__}")
-    loss = type(model._loss).__name__
+    loss, link = type(model._loss).__name__, type(model._loss.link).__name__
+    is_regression = not hasattr(model, "classes_")
+    if is_regression and link == "IdentityLink":
+        return raw
+    if is_regression and link == "LogLink":
+        return Tensor(graph.node("Exp", raw.name), 1, np.inf)
     if loss == "HalfBinomialLoss":
         return _two(graph.node("Sigmoid", raw.name), graph)
     if loss == "ExponentialLoss":
@@ -189,7 +183,10 @@ Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     TransformedTargetRegressor: _transformed,
-    **dict.fromkeys((GridSearchCV, RandomizedSearchCV), _search),
+    **dict.fromkeys(
+        (GridSearchCV, RandomizedSearchCV),
+        lambda model, data, graph: answer(model.best_estimator_, data, graph),
+    ),
     **dict.fromkeys((ensemble.VotingClassifier, ensemble.VotingRegressor), _voting),
     **dict.fromkeys((linear_model.LinearRegression, linear_model.Ridge, linear_model.RidgeCV), _linear),
     **dict.fromkeys((linear_model.Lasso, linear_model.LassoCV), _linear),

@@ -8,7 +8,6 @@ for values outside the parity check's rows, so other modules compile it in doubl
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -29,8 +28,8 @@ from sklearn import (
     random_projection,
     svm,
 )
-from sklearn.base import BaseEstimator
 
+from vigia_ml.engines.edges import held_steps
 from vigia_ml.engines.onnx_export.graph import DOUBLE, FLOAT, ML, OPSET, WIDEST, Graph, Tensor
 from vigia_ml.schema.columns import LARGEST
 
@@ -115,22 +114,7 @@ def is_continuous(step: Any) -> bool:
     name, smooth = WITHOUT_JUMPS.get(type(step), ("", ()))
     if name and getattr(step, name) not in smooth:
         return False
-    return all(is_continuous(each) for each in _held(step))
-
-
-def _held(step: Any) -> Iterator[Any]:
-    """Yields the fitted steps that a step holds."""
-    if isinstance(step, pipeline.Pipeline):
-        yield from (each for _, each in step.steps if each not in (None, "passthrough"))
-        return
-    for name, value in vars(step).items():
-        if not name.endswith("_"):
-            continue
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(each, BaseEstimator):
-                yield each
-            elif type(each).__name__ == "_CalibratedClassifier":
-                yield each.estimator
+    return all(is_continuous(each) for each in held_steps(step))
 
 
 def _rounds(model: onnx.ModelProto) -> bool:

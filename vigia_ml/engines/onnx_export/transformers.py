@@ -43,11 +43,11 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
     """Writes the nodes of a fitted transformer."""
     if step in PASSED:
         return data
+    if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
+        return look_up([("", step)], data, graph)[0]
     known = STEPS.get(type(step))
     if known is not None:
         return known(step, data, graph)
-    if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-        return look_up([("", step)], data, graph)[0]
     if isinstance(step, SelectorMixin) and type(step).transform is SelectorMixin.transform:
         return numbers.select(step, graph.numbers(step, data), graph)
     return foreign(step, "transform", graph.numbers(step, data), graph)
@@ -140,15 +140,7 @@ def _pick(data: Frame | Tensor | Derived, positions: Sequence[int], graph: Graph
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def _to_float(step: ToFloat, data: Data, graph: Graph) -> Data:
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
-    return graph.numbers(step, data)
-
-
 def _impute(step: SimpleImputer, data: Data, graph: Graph) -> Data:
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
     source = graph.numbers(step, data)
     missing = step.missing_values
     if not (isinstance(missing, float) and np.isnan(missing)):
@@ -184,8 +176,6 @@ def _on_numbers(
 def _encode(step: Any, data: Data, graph: Graph) -> Data:
     if isinstance(data, Derived):
         return encode_derived(step, data, graph)
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
     return _on_numbers(numbers.encode)(step, data, graph)
 
 
@@ -258,10 +248,6 @@ def _out_of_fold(step: OutOfFoldEstimate, data: Data, graph: Graph) -> Data:
     return apply(step, step.func, Tensor(name, 1, max(step.upper_, 0.0)), graph)
 
 
-def _car_columns(step: CarColumns, data: Data, graph: Graph) -> Data:
-    return car_columns(step, _frame(step, data, graph), graph)
-
-
 def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     if not isinstance(data, Derived):
         raise graph.cannot(step, "takes the columns of CarColumns")
@@ -278,7 +264,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     Pipeline: _pipeline,
     ColumnTransformer: _columns,
     FeatureUnion: _union,
-    ToFloat: _to_float,
+    ToFloat: lambda step, data, graph: graph.numbers(step, data),
     SimpleImputer: _impute,
     StandardScaler: _on_numbers(numbers.standard),
     FunctionTransformer: _function,
@@ -291,6 +277,6 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
     OutOfFoldEstimate: _out_of_fold,
-    CarColumns: _car_columns,
+    CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
 }
