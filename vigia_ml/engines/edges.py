@@ -160,14 +160,19 @@ def _valid(column: Column, edges: Floats) -> list[float]:
         values = np.concatenate([np.floor(edges) + step for step in (-1.0, 0.0, 1.0)])
     else:
         values = np.concatenate([edges, *neighbours(edges)])
-    least = -np.inf if column.minimum is None else column.minimum
-    most = np.inf if column.maximum is None else column.maximum
+    least, most = bounds(column)
     return sorted(set(values[np.isfinite(values) & (values >= least) & (values <= most)].tolist()))
+
+
+def bounds(column: Column) -> tuple[float, float]:
+    """Returns the declared bounds of a column's values, infinite where there is none."""
+    least = -np.inf if column.minimum is None else column.minimum
+    return least, np.inf if column.maximum is None else column.maximum
 
 
 def _own_columns(inputs: Floats, schema: DatasetSchema, frame: pd.DataFrame) -> list[Column | None]:
     """Returns, for each feature, the column that it equals, or None."""
-    numeric = [column for column in schema.columns if column.type in ("number", "integer", "boolean")]
+    numeric = [column for column in schema.columns if column.is_numeric or column.type == "boolean"]
     values = {column.name: frame[column.name].to_numpy(np.float64) for column in numeric}
     own: list[Column | None] = []
     for feature in inputs.T:
@@ -193,31 +198,39 @@ def _inside(step: Any, group: _Group) -> list[tuple[Any, _Group]]:
     """Returns the steps within a step, each with the group of its input."""
     if isinstance(step, Pipeline):
         steps, here = [], group
-        for _, each in step.steps:
-            if each not in (None, "passthrough"):
-                steps.append((each, here))
-                here = _behind(here, each)
+        for each in held_steps(step):
+            steps.append((each, here))
+            here = _behind(here, each)
         return steps
     if isinstance(step, ColumnTransformer):
         parts = [(each, columns) for _, each, columns in step.transformers_ if not isinstance(each, str)]
         return [(each, _picked(group, columns)) for each, columns in parts]
+    return [(each, group) for each in held_steps(step)]
+
+
+def held_steps(step: Any) -> list[Any]:
+    """Returns the fitted steps that a step holds, in their order."""
+    if isinstance(step, Pipeline):
+        return [each for _, each in step.steps if each not in (None, "passthrough")]
+    if isinstance(step, ColumnTransformer):
+        return [each for _, each, _ in step.transformers_ if not isinstance(each, str)]
     if isinstance(step, FeatureUnion):
-        return [(each, group) for _, each in step.transformer_list if not isinstance(each, str)]
+        return [each for _, each in step.transformer_list if not isinstance(each, str)]
     if isinstance(step, VotingClassifier | VotingRegressor):
-        return [(each, group) for each in step.estimators_]
-    inner = []
+        return list(step.estimators_)
+    held: list[Any] = []
     for name, value in vars(step).items():
         if name.endswith("_") and name not in ("init_", "transformer_"):
-            estimators = [value] if isinstance(value, BaseEstimator) else _estimators(value)
-            inner += [(each, group) for each in estimators]
-    return inner
-
-
-def _estimators(value: Any) -> list[Any]:
-    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype == object):
-        flat = np.ravel(np.array(value, dtype=object)).tolist() if isinstance(value, np.ndarray) else value
-        return [each for each in flat if isinstance(each, BaseEstimator)]
-    return []
+            is_array = isinstance(value, np.ndarray) and value.dtype == object
+            held += (
+                np.ravel(value).tolist()
+                if is_array
+                else value
+                if isinstance(value, list | tuple)
+                else [value]
+            )
+    held = [each.estimator if type(each).__name__ == "_CalibratedClassifier" else each for each in held]
+    return [each for each in held if isinstance(each, BaseEstimator)]
 
 
 def _behind(group: _Group, step: Any) -> _Group:
@@ -228,12 +241,8 @@ def _behind(group: _Group, step: Any) -> _Group:
 
 
 def _is_exact(step: Any) -> bool:
-    if isinstance(step, Pipeline):
-        return all(_is_exact(each) for _, each in step.steps if each not in (None, "passthrough"))
-    if isinstance(step, ColumnTransformer):
-        return all(_is_exact(each) for _, each, _ in step.transformers_ if not isinstance(each, str))
-    if isinstance(step, FeatureUnion):
-        return all(_is_exact(each) for _, each in step.transformer_list if not isinstance(each, str))
+    if isinstance(step, Pipeline | ColumnTransformer | FeatureUnion):
+        return all(map(_is_exact, held_steps(step)))
     return isinstance(step, EXACT) or hasattr(step, "categories_")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import cast
 
 import onnxruntime
@@ -47,7 +45,8 @@ class OnnxEngine:
         Exception : any error of ONNX Runtime on bytes that are not a model.
         """
         session = onnxruntime.InferenceSession(artifact, _options(), providers=["CPUExecutionProvider"])
-        _trim_heap()
+        # The wrapper keeps the bytes, to build the session again for another provider; there is none.
+        session._model_bytes = None
         if session.get_modelmeta().custom_metadata_map.get(CODING) != fingerprint(schema):
             raise ValueError("the engine was compiled for other columns or levels than the version's schema")
         return cls(session, schema)
@@ -56,10 +55,6 @@ class OnnxEngine:
         """Returns the scores of a matrix (n, p) from `vigia_ml.schema.matrix`.
 
         A row that scikit-learn would reject (e.g. a number that overflows in a step) gets NaN.
-
-        Parameters
-        ----------
-        texts : for each of `text_columns`, n texts.
 
         Raises
         ------
@@ -80,15 +75,6 @@ class OnnxEngine:
         names = [self.schema.names[place] for place in self.text_columns]
         texts = [[cast("str | None", row[name]) for row in rows] for name in names]
         return self.score(self._coder.encode(rows), texts).plain()
-
-
-def _trim_heap() -> None:
-    """Returns to the system the memory that the allocator keeps after loading a model.
-
-    It is two thirds of a forest's memory (of 500,000 nodes 110 MiB, and 55 stay).
-    """
-    with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -31,9 +30,10 @@ import pandas as pd
 
 from vigia_ml.declaration import Task
 from vigia_ml.engines import PARITY_PROTOCOL, MatrixEngine
+from vigia_ml.engines.frame_adapter import AskedByFrame
 from vigia_ml.engines.parity_rows import RANDOM, Texts, rows_to_compare
 from vigia_ml.schema import DatasetSchema
-from vigia_ml.schema.matrix import Floats, encode_columns
+from vigia_ml.schema.matrix import Floats
 
 TOLERANCE: Final = 1e-6
 RANDOM_ROWS: Final = 10_000
@@ -44,7 +44,7 @@ SMALLEST_SHARE: Final = 1e-3
 # scikit-learn rejects whole frames; halving finds the rejected rows. A pipeline that rejects many rows must
 # not cost minutes: rows that are undecided after this many calls are left out of the comparison.
 MOST_CALLS: Final = 600
-PART: Final = 2_000  # rows per call of the compiled engine
+PART: Final = 2_000  # rows per call of the compiled engine, as many as in a large request
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,14 @@ def check(
     """
     started = time.monotonic()
     frame, kinds, edges = rows_to_compare(schema, train, seed, random_rows, pipeline)
-    compiled = _CompiledAnswers(engine, schema, frame)
+    compiled = AskedByFrame(engine, schema)
+    predict = compiled.predict if task == "regression" else compiled.predict_proba
     theirs, known = _answers(pipeline, frame, task)
-    ours = compiled.rows(range(len(frame)))
+    parts = [predict(frame.iloc[start : start + PART]) for start in range(0, len(frame), PART)]
+    ours = np.concatenate(parts).reshape(len(frame), -1)
     least = _least(theirs, kinds) if task == "regression" else None
     singly = np.linspace(0, len(frame) - 1, min(SINGLE_ROWS, len(frame))).astype(int)
-    alone = np.vstack([compiled.rows([row]) for row in singly.tolist()])
+    alone = np.vstack([predict(frame.iloc[[row]]) for row in singly.tolist()])
     errors = _errors(theirs, ours, least)
     errors[singly] = np.maximum(errors[singly], _errors(theirs[singly], alone, least))
     errors[~known] = 0.0
@@ -141,28 +143,6 @@ def check(
 
 
 # -- the answers ---------------------------------------------------------------------------------------
-
-
-class _CompiledAnswers:
-    """The compiled engine's answers to rows of a frame, by their positions."""
-
-    def __init__(self, engine: MatrixEngine, schema: DatasetSchema, frame: pd.DataFrame) -> None:
-        self._engine = engine
-        self._matrix = encode_columns(schema, {name: frame[name] for name in schema.names})
-        self._texts = [frame[schema.names[place]].to_numpy(object) for place in engine.text_columns]
-
-    def rows(self, positions: Sequence[int]) -> Floats:
-        """Returns the answers (n, k), computed in parts as large as a large request."""
-        answers = []
-        for start in range(0, len(positions), PART):
-            part = np.asarray(positions[start : start + PART])
-            texts = [each[part].tolist() for each in self._texts]
-            scored = self._engine.score(np.ascontiguousarray(self._matrix[part]), texts)
-            if scored.probabilities is not None:
-                answers.append(scored.probabilities)
-            elif scored.values is not None:
-                answers.append(scored.values[:, None])
-        return np.vstack(answers)
 
 
 def _decisions(probabilities: Floats, threshold: float | None) -> npt.NDArray[np.int64]:

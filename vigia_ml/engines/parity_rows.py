@@ -99,8 +99,7 @@ def _jittered(schema: DatasetSchema, base: pd.DataFrame, rng: np.random.Generato
             continue
         values = columns[column.name].astype(np.float64)
         moved = np.choose(ways, edges.neighbours(values))
-        least = -np.inf if column.minimum is None else column.minimum
-        most = np.inf if column.maximum is None else column.maximum
+        least, most = edges.bounds(column)
         inside = (moved >= least) & (moved <= most)  # False for a null, which stays
         columns[column.name][inside] = moved[inside]
     return columns
@@ -177,9 +176,7 @@ def _uniform(column: Column, count: int, rng: np.random.Generator) -> Texts:
     seen = column.seen
     low, high = (0.0, 1.0) if seen is None or seen.minimum is None else (seen.minimum, seen.maximum or 0.0)
     beyond = 0.1 * (high - low)
-    least = -np.inf if column.minimum is None else column.minimum
-    most = np.inf if column.maximum is None else column.maximum
-    values = np.clip(rng.uniform(low - beyond, high + beyond, count), least, most)
+    values = np.clip(rng.uniform(low - beyond, high + beyond, count), *edges.bounds(column))
     return (np.round(values) if column.type == "integer" else values).astype(object)
 
 

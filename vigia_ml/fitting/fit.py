@@ -83,7 +83,7 @@ def fit(
 
     Parameters
     ----------
-    frame : (n, features + target), from `vigia_ml.fitting.frames.from_table`.
+    frame : (n, features + target), from `vigia_ml.fitting.parquet.read_frame`.
     search : hyper-parameter search on the training part. parameters : pipeline parameters that replace the
         declared ones.
     release : whether to remove the columns from `frame` while it is split, so that rows are not in memory

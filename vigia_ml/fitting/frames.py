@@ -27,11 +27,6 @@ def from_values(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> p
     )
 
 
-def from_table(columns: Sequence[Column], table: pa.Table) -> pd.DataFrame:
-    """Returns a frame of the named columns of an Arrow table."""
-    return from_arrow(columns, table.column)
-
-
 def from_arrow(columns: Sequence[Column], read: Callable[[str], pa.ChunkedArray]) -> pd.DataFrame:
     """Returns a frame of columns that `read` returns one by one, by their names.
 

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -81,14 +81,7 @@ class SearchResult:
     metric: str
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "chosen": self.chosen,
-            "trials": self.trials,
-            "n_iter": self.n_iter,
-            "backend": self.backend,
-            "metric": self.metric,
-            "folds": FOLDS,
-        }
+        return {**asdict(self), "folds": FOLDS}
 
 
 def search(
@@ -130,8 +123,8 @@ def search(
     ]
 
     def progress(done: int) -> None:
-        share = done / len(candidates)
-        report(f"trial {min(done + 1, len(candidates))} of {len(candidates)}", _percent(share))
+        percent = BEGINS + (ENDS - BEGINS) * done // len(candidates)
+        report(f"trial {min(done + 1, len(candidates))} of {len(candidates)}", percent)
 
     searcher.progress = progress
     progress(0)
@@ -159,9 +152,8 @@ def settings_to_try(declaration: ModelDeclaration, n_iter: int) -> list[Paramete
     if n_iter == 1:
         return [{}]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "The total space of parameters"
-        )  # a smaller space is tried completely
+        # A smaller space is tried completely.
+        warnings.filterwarnings("ignore", "The total space of parameters")
         drawn = list(ParameterSampler(dict(space), n_iter - 1, random_state=declaration.seed))
     return [{}, *({name: plain(name, value) for name, value in each.items()} for each in drawn)]
 
@@ -269,10 +261,6 @@ def _score(
             return sign * evaluation.score(task, estimator.pipeline, features, truth, threshold)[metric]
         except ValueError:  # e.g. a fold without one of the classes
             return math.nan
-
-
-def _percent(share: float) -> int:
-    return int(BEGINS + (ENDS - BEGINS) * share)
 
 
 def _result(

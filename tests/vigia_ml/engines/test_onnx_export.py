@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -347,6 +351,44 @@ def test_columns_with_more_levels_than_stored_are_not_compiled() -> None:
     columns = learned(Column("town", "category"), many)
     with pytest.raises(NotConvertible, match="town has more levels than a version stores"):
         compile_pipeline(Ridge(), columns, "regression")
+
+
+# -- memory --------------------------------------------------------------------------------------------
+
+LOAD = """
+import ctypes, json, pathlib, sys
+from vigia_ml.engines.onnx import OnnxEngine
+from vigia_ml.schema import DatasetSchema
+
+def private():
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+files = pathlib.Path(sys.argv[1])
+schema = DatasetSchema.from_json(json.loads((files / "schema").read_text()))
+first = OnnxEngine.from_bytes((files / "small").read_bytes(), schema)
+before = private()
+second = OnnxEngine.from_bytes((files / "large").read_bytes(), schema)
+print(private() - before)
+"""
+
+
+def test_a_loaded_forest_keeps_its_trees_once_and_no_bytes_of_its_artifact(tmp_path: Path) -> None:
+    learned = schema()
+    rng = np.random.default_rng(1)
+    frame, target = pd.DataFrame(rng.normal(size=(1000, 1)), columns=["size"]), rng.normal(size=1000)
+    columns = DatasetSchema(tuple(c for c in learned.columns if c.name == "size"), learned.target)
+    nodes = 0
+    for name, trees in (("small", 1), ("large", 100)):
+        forest = RandomForestRegressor(trees, random_state=1).fit(frame, target)
+        (tmp_path / name).write_bytes(compile_pipeline(forest, columns, "regression"))
+        nodes = sum(each.tree_.node_count for each in forest.estimators_)
+    (tmp_path / "schema").write_text(json.dumps(columns.to_json()))
+    command = [sys.executable, "-c", LOAD, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) / nodes < 50, "bytes; measured 41, with the artifact 58, with both 96"
 
 
 # -- reason for compiling trees without skl2onnx -------------------------------------------------------

@@ -40,25 +40,19 @@ VARIED_LEVELS = 300  # levels whose other spellings are tried
 
 
 @dataclass(frozen=True)
-class _ColumnAnswers:
-    """One column's values and the steps' answers to them, with the other columns fixed.
+class ColumnAnswers:
+    """The steps' answers to all values of one column, with the other columns fixed.
 
-    values : an unknown text, the levels by their code, null. answers : (n_values, n_outputs).
-    raised : (n_values,), where the steps raise for the value.
+    The values are an unknown one, the levels by their code, and null.
+
+    place : the column's position in the matrix of codes. possible : (n_values,), whether a valid row can hold
+    the value. answers : (n_values, n_outputs). raised : (n_values,), where the steps raise for the value.
     """
 
-    column: Column
     place: int
-    values: Texts
+    possible: Mask
     answers: Floats
     raised: Mask
-
-    @property
-    def possible(self) -> Mask:
-        """Whether a valid row can hold each of `values`, (n_values,)."""
-        possible = np.ones(len(self.values), dtype=bool)
-        possible[0], possible[-1] = not self.column.levels, self.column.nullable
-        return possible
 
 
 def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Tensor, int]:
@@ -89,12 +83,18 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
         per_column, start = [], 0
         for column, place, values, more in zip(frame.columns, frame.places, known, others, strict=True):
             end, stop = start + len(values), start + len(values) + len(more)
-            _check_unknown_texts(
-                last, column, more, answers[start:stop], raised[start:stop], len(values), graph
-            )
-            per_column.append(_ColumnAnswers(column, place, values, answers[start:end], raised[start:end]))
+            same = alike(answers[start:stop], raised[start:stop], len(values))
+            if not same.all():
+                raise graph.cannot(
+                    last,
+                    f"does not treat all unknown texts of {column.name} alike "
+                    f"(not {more[int(np.argmin(same))]!r}): declare the column's levels",
+                )
+            possible = np.ones(len(values), dtype=bool)
+            possible[0], possible[-1] = not column.levels, column.nullable
+            per_column.append(ColumnAnswers(place, possible, answers[start:end], raised[start:end]))
             start = stop
-        return _write(per_column, fixed, last, graph), used
+        return write_answers(per_column, fixed, last, INPUT, graph), used
 
 
 # -- calls of the fitted steps -------------------------------------------------------------------------
@@ -123,11 +123,11 @@ def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:
     """Returns one row per value of each column, the other columns as in `base`."""
-    columns: list[Texts] = []
-    for here, still in enumerate(base):
-        columns.append([])
-        for block, values in enumerate(blocks):
-            columns[here] += values if block == here else [still] * len(values)
+    columns: list[Texts] = [[still] * sum(map(len, blocks)) for still in base]
+    start = 0
+    for column, values in zip(columns, blocks, strict=True):
+        column[start : start + len(values)] = values
+        start += len(values)
     return _frame(frame, columns)
 
 
@@ -188,24 +188,16 @@ def ask(transform: Callable[[Any], Any], rows: pd.DataFrame, width: int) -> tupl
     return np.vstack([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _check_unknown_texts(
-    step: Any, column: Column, texts: Texts, answers: Floats, raised: Mask, known: int, graph: Graph
-) -> None:
-    """Raises `NotConvertible` unless the steps treat all unknown texts alike.
+def alike(answers: Floats, raised: Mask, known: int) -> Mask:
+    """Returns whether the steps treat each further unknown value as the first, (n - known,).
 
-    answers, raised : for the known values (the first is an unknown text), then for `texts`.
+    answers, raised : for the `known` values, the first of which is unknown, then for further unknown ones.
     """
-    same = (raised[known:] == raised[0]) & equal(answers[known:], answers[0]).all(axis=1)
-    if not same.all():
-        other = texts[int(np.argmin(same))]
-        raise graph.cannot(
-            step,
-            f"does not treat all unknown texts of {column.name} alike (not {other!r}): declare the column's "
-            "levels",
-        )
+    same: Mask = (raised[known:] == raised[0]) & _equal(answers[known:], answers[0]).all(axis=1)
+    return same
 
 
-def equal(left: Floats, right: Floats) -> Mask:
+def _equal(left: Floats, right: Floats) -> Mask:
     same: Mask = (left == right) | (np.isnan(left) & np.isnan(right))
     return same
 
@@ -213,30 +205,32 @@ def equal(left: Floats, right: Floats) -> Mask:
 # -- writing -------------------------------------------------------------------------------------------
 
 
-def _write(per_column: Sequence[_ColumnAnswers], fixed: Floats, step: Any, graph: Graph) -> Tensor:
+def write_answers(
+    per_column: Sequence[ColumnAnswers], fixed: Floats, step: Any, codes: str, graph: Graph
+) -> Tensor:
     """Writes the nodes that look up the answers.
 
-    fixed : (n_outputs,), the answer to the base row.
+    fixed : (n_outputs,), the answer to the base row. codes : the matrix of codes.
     """
-    moves = np.array([~equal(each.answers, fixed)[~each.raised].all(axis=0) for each in per_column])
+    moves = np.array([~_equal(each.answers, fixed)[~each.raised].all(axis=0) for each in per_column])
     if (moves.sum(axis=0) > 1).any():
         raise graph.cannot(step, "combines columns: its answers do not follow from single codes")
     owners = [per_column[int(place)] for place in moves.argmax(axis=0)]
     tables = [owner.answers[:, output] for output, owner in enumerate(owners)]
-    _refuse(per_column, graph)
+    _refuse(per_column, codes, graph)
     single = np.array([_single(owner, table) for owner, table in zip(owners, tables, strict=True)])
     finite = [table[np.isfinite(table)] for table in tables]
     limit = max((float(np.abs(table).max()) for table in finite if len(table)), default=0.0)
     if (single < 0).any() and sum(map(len, tables)) <= MOST_CELLS:
-        return Tensor(_from_table(owners, tables, graph), len(owners), limit)
+        return Tensor(_from_table(owners, tables, codes, graph), len(owners), limit)
     parts = []
     ones, rest = np.flatnonzero(single >= 0), np.flatnonzero(single < 0)
     if len(ones):
-        codes = graph.gather(INPUT, [owners[o].place for o in ones])
-        hit = graph.node("Equal", codes, graph.constant(single[ones]))
+        own = graph.gather(codes, [owners[o].place for o in ones])
+        hit = graph.node("Equal", own, graph.constant(single[ones]))
         parts.append(Tensor(graph.cast(hit, DOUBLE), len(ones), 1.0))
     if len(rest):
-        name = _from_table([owners[o] for o in rest], [tables[o] for o in rest], graph)
+        name = _from_table([owners[o] for o in rest], [tables[o] for o in rest], codes, graph)
         parts.append(Tensor(name, len(rest), limit))
     both = graph.concat(parts)
     if len(parts) == 1:
@@ -245,7 +239,7 @@ def _write(per_column: Sequence[_ColumnAnswers], fixed: Floats, step: Any, graph
     return Tensor(graph.gather(both.name, order.tolist()), both.width, both.limit)
 
 
-def _single(owner: _ColumnAnswers, table: Floats) -> float:
+def _single(owner: ColumnAnswers, table: Floats) -> float:
     """Returns the code of the only level with a 1 in a column of zeros, or -1 for another column."""
     table = np.where(owner.possible & ~owner.raised, table, 0.0)
     hits = np.flatnonzero(table)
@@ -253,25 +247,19 @@ def _single(owner: _ColumnAnswers, table: Floats) -> float:
     return float(hits[0] - 1) if is_level else -1.0
 
 
-def _from_table(owners: Sequence[_ColumnAnswers], tables: Sequence[Floats], graph: Graph) -> str:
-    places = _places(owners, graph)
+def _from_table(owners: Sequence[ColumnAnswers], tables: Sequence[Floats], codes: str, graph: Graph) -> str:
+    """Writes the tables' numbers (n, k); a code is one less than its value's position in a table."""
+    own = graph.gather(codes, [owner.place for owner in owners])
+    if any(owner.possible[-1] for owner in owners):
+        nulls = graph.constant([len(table) - 2.0 for table in tables])
+        own = graph.node("Where", graph.node("IsNaN", own), nulls, own)
     starts = np.cumsum([0, *map(len, tables)])[:-1]
-    index = graph.node("Add", places, graph.constant(starts + 1.0))
+    index = graph.node("Add", own, graph.constant(starts + 1.0))
     return graph.node("Gather", graph.constant(np.concatenate(tables)), graph.cast(index, INT64), axis=0)
 
 
-def _places(owners: Sequence[_ColumnAnswers], graph: Graph) -> str:
-    """Returns codes (n, k) with null's position for NaN; one less than positions in
-    `_ColumnAnswers.values`."""
-    codes = graph.gather(INPUT, [owner.place for owner in owners])
-    if not any(owner.column.nullable for owner in owners):
-        return codes
-    nulls = graph.constant([len(owner.values) - 2.0 for owner in owners])
-    return graph.node("Where", graph.node("IsNaN", codes), nulls, codes)
-
-
-def _refuse(per_column: Sequence[_ColumnAnswers], graph: Graph) -> None:
+def _refuse(per_column: Sequence[ColumnAnswers], codes: str, graph: Graph) -> None:
     strict = [each for each in per_column if (each.raised & each.possible).any()]
     if strict:
-        flags = _from_table(strict, [each.raised.astype(np.float64) for each in strict], graph)
+        flags = _from_table(strict, [each.raised.astype(np.float64) for each in strict], codes, graph)
         graph.refuse(graph.cast(graph.node("ReduceMax", flags, graph.constant([1], np.int64)), BOOL))

@@ -7,45 +7,18 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import ensemble, linear_model, tree
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    GradientBoostingClassifier,
-    GradientBoostingRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-    VotingClassifier,
-    VotingRegressor,
-)
-from sklearn.linear_model import (
-    ElasticNet,
-    ElasticNetCV,
-    Lasso,
-    LassoCV,
-    LinearRegression,
-    LogisticRegression,
-    LogisticRegressionCV,
-    Ridge,
-    RidgeCV,
-)
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.tree import (
-    DecisionTreeClassifier,
-    DecisionTreeRegressor,
-    ExtraTreeClassifier,
-    ExtraTreeRegressor,
-)
 
 from vigia_ml.engines.onnx_export import trees
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
+from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
@@ -70,27 +43,19 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
         return answer(last, data, graph)
 
 
-def _search(model: Any, data: Data, graph: Graph) -> Tensor:
-    return answer(model.best_estimator_, data, graph)
-
-
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
     result = answer(model.regressor_, data, graph)
     inverse = model.transformer_
     if isinstance(inverse, FunctionTransformer):
         return apply(model, inverse.inverse_func, result, graph)
     if isinstance(inverse, StandardScaler):
-        name = result.name
-        if inverse.with_std:
-            name = graph.node("Mul", name, graph.constant(inverse.scale_))
-        if inverse.with_mean:
-            name = graph.node("Add", name, graph.constant(inverse.mean_))
-        return Tensor(name, result.width, np.inf)
+        mean = inverse.mean_ if inverse.with_mean else None
+        return affine(result, graph, times=inverse.scale_, plus=mean)
     raise graph.cannot(model, f"transforms the target by {type(inverse).__name__}")
 
 
-def _voting(model: VotingClassifier | VotingRegressor, data: Data, graph: Graph) -> Tensor:
-    if isinstance(model, VotingClassifier) and model.voting != "soft":
+def _voting(model: ensemble.VotingClassifier | ensemble.VotingRegressor, data: Data, graph: Graph) -> Tensor:
+    if isinstance(model, ensemble.VotingClassifier) and model.voting != "soft":
         raise graph.cannot(model, "votes without probabilities")
     names = [name for name, each in model.estimators if each != "drop"]
     weights = model._weights_not_none
@@ -124,7 +89,7 @@ def _linear(model: Any, data: Data, graph: Graph) -> Tensor:
     return Tensor(total, weights.shape[1], limit)
 
 
-def _logistic(model: LogisticRegression, data: Data, graph: Graph) -> Tensor:
+def _logistic(model: linear_model.LogisticRegression, data: Data, graph: Graph) -> Tensor:
     scores = _linear(model, data, graph)
     if len(model.classes_) == 2:
         return _two(graph.node("Sigmoid", scores.name), graph)
@@ -149,11 +114,11 @@ def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
     numbers = graph.numbers(model, data)
     graph.must_be_exact(model, numbers)
     rounded = trees.rounded(numbers, graph, nan=allows)
-    values = [tree.value[:, 0, :] for tree in members]
+    values = [member.value[:, 0, :] for member in members]
     if hasattr(model, "classes_"):
         if len(model.classes_) == 2:
             return _two(_mean(rounded, members, [value[:, 1] for value in values], graph).name, graph)
-        built = [Tree.of(tree, value[:, 0]) for tree, value in zip(members, values, strict=True)]
+        built = [Tree.of(member, value[:, 0]) for member, value in zip(members, values, strict=True)]
         return trees.averaged(rounded, built, values, graph)
     return _mean(rounded, members, [value[:, 0] for value in values], graph)
 
@@ -161,7 +126,7 @@ def _forest(model: Any, data: Data, graph: Graph) -> Tensor:
 def _mean(
     data: Tensor, members: Sequence[Any], leaves: Sequence[NDArray[np.float64]], graph: Graph
 ) -> Tensor:
-    built = [(0, Tree.of(tree, each)) for tree, each in zip(members, leaves, strict=True)]
+    built = [(0, Tree.of(member, each)) for member, each in zip(members, leaves, strict=True)]
     total = trees.summed(data, built, np.zeros(1), graph)
     # The division comes last, as in scikit-learn: where votes are even, a last bit decides.
     name = graph.node("Div", total.name, graph.constant(float(len(members))))
@@ -199,14 +164,12 @@ def _histogram_boosting(model: Any, data: Data, graph: Graph) -> Tensor:
 
 def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
     """Writes the link function that turns a boosting's sum into its answer."""
-    link = type(model._loss.link).__name__
-    if not hasattr(model, "classes_"):
-        if link == "IdentityLink":
-            return raw
-        if link == "LogLink":
-            return Tensor(graph.node("Exp", raw.name), 1, np.inf)
-        raise graph.cannot(model, f"has the loss {type(model._loss).__name__}")
-    loss = type(model._loss).__name__
+    loss, link = type(model._loss).__name__, type(model._loss.link).__name__
+    is_regression = not hasattr(model, "classes_")
+    if is_regression and link == "IdentityLink":
+        return raw
+    if is_regression and link == "LogLink":
+        return Tensor(graph.node("Exp", raw.name), 1, np.inf)
     if loss == "HalfBinomialLoss":
         return _two(graph.node("Sigmoid", raw.name), graph)
     if loss == "ExponentialLoss":
@@ -220,23 +183,21 @@ Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     TransformedTargetRegressor: _transformed,
-    **dict.fromkeys((GridSearchCV, RandomizedSearchCV), _search),
-    **dict.fromkeys((VotingClassifier, VotingRegressor), _voting),
-    **dict.fromkeys((LinearRegression, Ridge, RidgeCV, Lasso, LassoCV, ElasticNet, ElasticNetCV), _linear),
-    **dict.fromkeys((LogisticRegression, LogisticRegressionCV), _logistic),
     **dict.fromkeys(
-        (
-            RandomForestClassifier,
-            RandomForestRegressor,
-            ExtraTreesClassifier,
-            ExtraTreesRegressor,
-            DecisionTreeClassifier,
-            DecisionTreeRegressor,
-            ExtraTreeClassifier,
-            ExtraTreeRegressor,
-        ),
-        _forest,
+        (GridSearchCV, RandomizedSearchCV),
+        lambda model, data, graph: answer(model.best_estimator_, data, graph),
     ),
-    **dict.fromkeys((GradientBoostingClassifier, GradientBoostingRegressor), _gradient_boosting),
-    **dict.fromkeys((HistGradientBoostingClassifier, HistGradientBoostingRegressor), _histogram_boosting),
+    **dict.fromkeys((ensemble.VotingClassifier, ensemble.VotingRegressor), _voting),
+    **dict.fromkeys((linear_model.LinearRegression, linear_model.Ridge, linear_model.RidgeCV), _linear),
+    **dict.fromkeys((linear_model.Lasso, linear_model.LassoCV), _linear),
+    **dict.fromkeys((linear_model.ElasticNet, linear_model.ElasticNetCV), _linear),
+    **dict.fromkeys((linear_model.LogisticRegression, linear_model.LogisticRegressionCV), _logistic),
+    **dict.fromkeys((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _forest),
+    **dict.fromkeys((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _forest),
+    **dict.fromkeys((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _forest),
+    **dict.fromkeys((tree.ExtraTreeClassifier, tree.ExtraTreeRegressor), _forest),
+    ensemble.GradientBoostingClassifier: _gradient_boosting,
+    ensemble.GradientBoostingRegressor: _gradient_boosting,
+    ensemble.HistGradientBoostingClassifier: _histogram_boosting,
+    ensemble.HistGradientBoostingRegressor: _histogram_boosting,
 }

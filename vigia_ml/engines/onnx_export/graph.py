@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.compose
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -22,6 +23,7 @@ from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 # double splits and leaves.
 OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 ML = "ai.onnx.ml"
+DOMAIN, FUNCTION = "vigia", "pipeline"
 WIDEST = float(np.finfo(np.float64).max)
 DOUBLE, INT64, BOOL, FLOAT = TensorProto.DOUBLE, TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT
 
@@ -198,22 +200,11 @@ class Graph:
         The name of the model's `output` in this graph.
         """
         prefix = f"m{len(self.nodes)}_"
-        model_input = model.graph.input[0].name
-
-        def here(name: str) -> str:
-            return source if name == model_input else f"{prefix}{name}" if name else ""
-
-        for constant in model.graph.initializer:
-            self.constants[here(constant.name)] = renamed = onnx.TensorProto()
-            renamed.CopyFrom(constant)
-            renamed.name = here(constant.name)
-        for node in model.graph.node:
-            self.nodes.append(copied := onnx.NodeProto())
-            copied.CopyFrom(node)
-            copied.name = ""
-            copied.input[:] = [here(name) for name in node.input]
-            copied.output[:] = [here(name) for name in node.output]
-        return here(output)
+        graph = onnx.compose.add_prefix(model, prefix).graph
+        self.nodes.append(helper.make_node("Identity", [source], [graph.input[0].name]))
+        self.nodes.extend(graph.node)
+        self.constants.update({constant.name: constant for constant in graph.initializer})
+        return prefix + output
 
     # -- numbers in single precision ---------------------------------------------------------------
 
@@ -269,15 +260,25 @@ class Graph:
         if self._read:
             inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, len(self._read)]))
             metadata = metadata | {READ: texts.to_json(self._read)}
+        # One function holds all nodes. ONNX Runtime keeps the nodes of a graph as they were read beside those
+        # that it runs, which doubles the memory of a forest; a function is released once it is inlined.
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
+        values = [*(each.name for each in inputs), *self.constants]
+        function = helper.make_function(DOMAIN, FUNCTION, values, [output], self.nodes, opsets)
         graph = helper.make_graph(
-            self.nodes,
-            "pipeline",
+            [helper.make_node(FUNCTION, values, [output], domain=DOMAIN)],
+            FUNCTION,
             inputs,
             [helper.make_tensor_value_info(output, DOUBLE, [None, width])],
             list(self.constants.values()),
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="vigia")
+        model = helper.make_model(
+            graph,
+            functions=[function],
+            opset_imports=[*opsets, helper.make_opsetid(DOMAIN, 1)],
+            ir_version=IR_VERSION,
+            producer_name="vigia",
+        )
         helper.set_model_props(model, metadata)
         return model
 

@@ -8,64 +8,28 @@ for values outside the parity check's rows, so other modules compile it in doubl
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import onnxruntime
-from sklearn.base import BaseEstimator
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.ensemble import StackingClassifier, StackingRegressor
-from sklearn.gaussian_process import GaussianProcessClassifier, GaussianProcessRegressor
-from sklearn.linear_model import (
-    ARDRegression,
-    BayesianRidge,
-    ElasticNet,
-    ElasticNetCV,
-    GammaRegressor,
-    HuberRegressor,
-    Lars,
-    LarsCV,
-    Lasso,
-    LassoCV,
-    LassoLars,
-    LassoLarsCV,
-    LassoLarsIC,
-    LinearRegression,
-    LogisticRegression,
-    LogisticRegressionCV,
-    OrthogonalMatchingPursuit,
-    OrthogonalMatchingPursuitCV,
-    PoissonRegressor,
-    QuantileRegressor,
-    RANSACRegressor,
-    Ridge,
-    RidgeCV,
-    SGDClassifier,
-    SGDRegressor,
-    TheilSenRegressor,
-    TweedieRegressor,
+from sklearn import (
+    calibration,
+    cross_decomposition,
+    decomposition,
+    discriminant_analysis,
+    ensemble,
+    gaussian_process,
+    linear_model,
+    naive_bayes,
+    neural_network,
+    pipeline,
+    preprocessing,
+    random_projection,
+    svm,
 )
-from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import (
-    LabelBinarizer,
-    LabelEncoder,
-    MaxAbsScaler,
-    MinMaxScaler,
-    PolynomialFeatures,
-    PowerTransformer,
-    RobustScaler,
-    StandardScaler,
-)
-from sklearn.random_projection import GaussianRandomProjection
-from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR, NuSVC, NuSVR
 
+from vigia_ml.engines.edges import held_steps
 from vigia_ml.engines.onnx_export.graph import DOUBLE, FLOAT, ML, OPSET, WIDEST, Graph, Tensor
 from vigia_ml.schema.columns import LARGEST
 
@@ -73,27 +37,37 @@ log = logging.getLogger(__name__)
 ML_OPSET_OF_CONVERTERS = 3
 
 
-CONTINUOUS: Final = frozenset((
-    # transformers
-    GaussianRandomProjection, IncrementalPCA, MaxAbsScaler, MinMaxScaler, PCA, PolynomialFeatures,
-    PowerTransformer, RobustScaler, StandardScaler, TruncatedSVD,
-    # regressions
-    ARDRegression, BayesianRidge, ElasticNet, ElasticNetCV, GammaRegressor, GaussianProcessRegressor,
-    HuberRegressor, Lars, LarsCV, Lasso, LassoCV, LassoLars, LassoLarsCV, LassoLarsIC, LinearRegression,
-    LinearSVR, MLPRegressor, NuSVR, OrthogonalMatchingPursuit, OrthogonalMatchingPursuitCV, PLSRegression,
-    PoissonRegressor, QuantileRegressor, RANSACRegressor, Ridge, RidgeCV, SGDRegressor, StackingRegressor,
-    SVR, TheilSenRegressor, TweedieRegressor,
-    # classifiers; their probabilities are continuous
-    CalibratedClassifierCV, ComplementNB, GaussianNB, GaussianProcessClassifier, LinearDiscriminantAnalysis,
-    LinearSVC, LogisticRegression, LogisticRegressionCV, MLPClassifier, MultinomialNB, NuSVC,
-    QuadraticDiscriminantAnalysis, SGDClassifier, StackingClassifier, SVC,
-    # steps inside those
-    Pipeline, LabelBinarizer, LabelEncoder,
-))  # fmt: skip
+# The probabilities of these classifiers are continuous.
+CONTINUOUS: Final = frozenset(
+    getattr(module, name)
+    for module, names in {
+        calibration: "CalibratedClassifierCV",
+        cross_decomposition: "PLSRegression",
+        decomposition: "IncrementalPCA PCA TruncatedSVD",
+        discriminant_analysis: "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
+        ensemble: "StackingClassifier StackingRegressor",
+        gaussian_process: "GaussianProcessClassifier GaussianProcessRegressor",
+        linear_model: """
+            ARDRegression BayesianRidge ElasticNet ElasticNetCV GammaRegressor HuberRegressor Lars LarsCV
+            Lasso LassoCV LassoLars LassoLarsCV LassoLarsIC LinearRegression LogisticRegression
+            LogisticRegressionCV OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV PoissonRegressor
+            QuantileRegressor RANSACRegressor Ridge RidgeCV SGDClassifier SGDRegressor TheilSenRegressor
+            TweedieRegressor""",
+        naive_bayes: "ComplementNB GaussianNB MultinomialNB",
+        neural_network: "MLPClassifier MLPRegressor",
+        pipeline: "Pipeline",
+        preprocessing: """
+            LabelBinarizer LabelEncoder MaxAbsScaler MinMaxScaler PolynomialFeatures PowerTransformer
+            RobustScaler StandardScaler""",
+        random_projection: "GaussianRandomProjection",
+        svm: "LinearSVC LinearSVR NuSVC NuSVR SVC SVR",
+    }.items()
+    for name in names.split()
+)
 # Parameters that may cause jumps: step -> (name, values without jumps).
 WITHOUT_JUMPS: Final[dict[type, tuple[str, tuple[str, ...]]]] = {
-    CalibratedClassifierCV: ("method", ("sigmoid",)),
-    SGDClassifier: ("loss", ("log_loss",)),
+    calibration.CalibratedClassifierCV: ("method", ("sigmoid",)),
+    linear_model.SGDClassifier: ("loss", ("log_loss",)),
 }
 
 
@@ -140,22 +114,7 @@ def is_continuous(step: Any) -> bool:
     name, smooth = WITHOUT_JUMPS.get(type(step), ("", ()))
     if name and getattr(step, name) not in smooth:
         return False
-    return all(is_continuous(each) for each in _held(step))
-
-
-def _held(step: Any) -> Iterator[Any]:
-    """Yields the fitted steps that a step holds."""
-    if isinstance(step, Pipeline):
-        yield from (each for _, each in step.steps if each not in (None, "passthrough"))
-        return
-    for name, value in vars(step).items():
-        if not name.endswith("_"):
-            continue
-        for each in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(each, BaseEstimator):
-                yield each
-            elif type(each).__name__ == "_CalibratedClassifier":
-                yield each.estimator
+    return all(is_continuous(each) for each in held_steps(step))
 
 
 def _rounds(model: onnx.ModelProto) -> bool:

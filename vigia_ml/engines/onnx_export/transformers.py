@@ -8,19 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
-from sklearn.feature_selection import (
-    RFE,
-    RFECV,
-    GenericUnivariateSelect,
-    SelectFdr,
-    SelectFpr,
-    SelectFromModel,
-    SelectFwe,
-    SelectKBest,
-    SelectPercentile,
-    SequentialFeatureSelector,
-    VarianceThreshold,
-)
+from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import (
@@ -55,11 +43,13 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
     """Writes the nodes of a fitted transformer."""
     if step in PASSED:
         return data
+    if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
+        return look_up([("", step)], data, graph)[0]
     known = STEPS.get(type(step))
     if known is not None:
         return known(step, data, graph)
-    if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-        return look_up([("", step)], data, graph)[0]
+    if isinstance(step, SelectorMixin) and type(step).transform is SelectorMixin.transform:
+        return numbers.select(step, graph.numbers(step, data), graph)
     return foreign(step, "transform", graph.numbers(step, data), graph)
 
 
@@ -150,15 +140,7 @@ def _pick(data: Frame | Tensor | Derived, positions: Sequence[int], graph: Graph
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def _to_float(step: ToFloat, data: Data, graph: Graph) -> Data:
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
-    return graph.numbers(step, data)
-
-
 def _impute(step: SimpleImputer, data: Data, graph: Graph) -> Data:
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
     source = graph.numbers(step, data)
     missing = step.missing_values
     if not (isinstance(missing, float) and np.isnan(missing)):
@@ -178,29 +160,23 @@ def _impute(step: SimpleImputer, data: Data, graph: Graph) -> Data:
     return graph.concat(parts)
 
 
-def _scale(step: StandardScaler, data: Data, graph: Graph) -> Data:
-    source = graph.numbers(step, data)
-    graph.refuse_beyond(source, WIDEST)
-    name, limit = source.name, source.limit
-    if step.with_mean:
-        name = graph.node("Sub", name, graph.constant(step.mean_))
-        limit += float(np.abs(step.mean_).max())
-    if step.with_std:
-        name = graph.node("Div", name, graph.constant(step.scale_))
-        limit /= float(np.abs(step.scale_).min())
-    return Tensor(name, source.width, limit)
+def _on_numbers(
+    write: Callable[[Any, Tensor, Graph], Tensor], *, nan: bool = False
+) -> Callable[[Any, Data, Graph], Data]:
+    """Returns a writer for a step on numbers that rejects infinities, and nulls if `nan`."""
 
+    def on_numbers(step: Any, data: Data, graph: Graph) -> Tensor:
+        numbers = graph.numbers(step, data)
+        graph.refuse_beyond(numbers, WIDEST, nan=nan)
+        return write(step, numbers, graph)
 
-def _on_numbers(write: Callable[[Any, Tensor, Graph], Tensor]) -> Callable[[Any, Data, Graph], Data]:
-    return lambda step, data, graph: write(step, graph.numbers(step, data), graph)
+    return on_numbers
 
 
 def _encode(step: Any, data: Data, graph: Graph) -> Data:
     if isinstance(data, Derived):
         return encode_derived(step, data, graph)
-    if isinstance(data, Frame) and data.texts:
-        return look_up([("", step)], data, graph)[0]
-    return numbers.encode(step, graph.numbers(step, data), graph)
+    return _on_numbers(numbers.encode)(step, data, graph)
 
 
 def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
@@ -219,13 +195,11 @@ def _number_by_category(step: NumberByCategory, data: Data, graph: Graph) -> Dat
     here = frame.names.index(step.number)
     number = graph.numbers(step, frame.pick([here]))
     filled = graph.node("Where", graph.node("IsNaN", number.name), graph.constant(0.0), number.name)
-    centred = graph.node("Sub", filled, graph.constant(step.mean_))
-    scaled = graph.node("Div", centred, graph.constant(step.scale_))
+    scaled = numbers.affine(Tensor(filled, 1, number.limit), graph, minus=step.mean_, over=step.scale_)
     texts = frame.pick([place for place in range(len(frame.columns)) if place != here])
     clean = CleanText().fit(pd.DataFrame(columns=list(texts.names)))
     levels, _ = look_up([("clean", clean), ("encoder", step.encoder_)], texts, graph)
-    limit = (number.limit + abs(step.mean_)) / step.scale_
-    return Tensor(graph.node("Mul", levels.name, scaled), levels.width, limit)
+    return Tensor(graph.node("Mul", levels.name, scaled.name), levels.width, scaled.limit)
 
 
 def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
@@ -274,10 +248,6 @@ def _out_of_fold(step: OutOfFoldEstimate, data: Data, graph: Graph) -> Data:
     return apply(step, step.func, Tensor(name, 1, max(step.upper_, 0.0)), graph)
 
 
-def _car_columns(step: CarColumns, data: Data, graph: Graph) -> Data:
-    return car_columns(step, _frame(step, data, graph), graph)
-
-
 def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     if not isinstance(data, Derived):
         raise graph.cannot(step, "takes the columns of CarColumns")
@@ -294,35 +264,19 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     Pipeline: _pipeline,
     ColumnTransformer: _columns,
     FeatureUnion: _union,
-    ToFloat: _to_float,
+    ToFloat: lambda step, data, graph: graph.numbers(step, data),
     SimpleImputer: _impute,
-    StandardScaler: _scale,
+    StandardScaler: _on_numbers(numbers.standard),
     FunctionTransformer: _function,
     **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
     MinMaxScaler: _on_numbers(numbers.min_max),
     MaxAbsScaler: _on_numbers(numbers.max_abs),
     RobustScaler: _on_numbers(numbers.robust),
-    Binarizer: _on_numbers(numbers.binarize),
-    KBinsDiscretizer: _on_numbers(numbers.bins),
-    **dict.fromkeys(
-        (
-            GenericUnivariateSelect,
-            RFE,
-            RFECV,
-            SelectFdr,
-            SelectFpr,
-            SelectFromModel,
-            SelectFwe,
-            SelectKBest,
-            SelectPercentile,
-            SequentialFeatureSelector,
-            VarianceThreshold,
-        ),
-        _on_numbers(numbers.select),
-    ),
+    Binarizer: _on_numbers(numbers.binarize, nan=True),
+    KBinsDiscretizer: _on_numbers(numbers.bins, nan=True),
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
     OutOfFoldEstimate: _out_of_fold,
-    CarColumns: _car_columns,
+    CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
 }
