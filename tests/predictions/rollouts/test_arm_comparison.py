@@ -15,8 +15,8 @@ from django.utils import timezone
 from predictions.models import Outcome, Prediction, ShadowAnswer, ShadowTally
 from predictions.quality import confidence_intervals
 from predictions.rollouts import arm_comparison
-from tests.conftest import new_ids
 from predictions.serializers.rollouts import ArmsComparisonSerializer
+from tests.conftest import new_ids
 from tests.trained import train_sample
 from training.models import ModelVersion, Rollout
 from training.registry import rollouts
