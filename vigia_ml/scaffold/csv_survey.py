@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Final
@@ -12,6 +11,7 @@ from typing import IO, Final
 from vigia_ml.schema import csv_dialect as dialects
 from vigia_ml.schema import numerals
 from vigia_ml.schema.column_stats import ColumnStats
+from vigia_ml.schema.columns import written_name
 from vigia_ml.schema.csv_dialect import Dialect, Row, Table, Told, Unreadable
 from vigia_ml.schema.numerals import NumberFormat
 
@@ -31,7 +31,7 @@ class CannotInfer(ValueError):
 class Survey:
     """Result of one pass.
 
-    header : names as written, stripped. rows : number of data rows.
+    header : names as `vigia_ml.schema.columns.written_name` gives them. rows : number of data rows.
     tallies : header name -> statistics of the column.
     sample : up to `SAMPLE_ROWS` rows from the whole file, in file order, cells stripped.
     first_blank : header name -> line number of the first blank cell.
@@ -72,9 +72,9 @@ class Nulls:
         """Parses ``WORD``, or ``COLUMN=WORD`` where the header has such a column."""
         everywhere, columns = set[str](), dict[str, frozenset[str]]()
         for each in options:
-            name, mark, word = each.partition("=")
-            if mark and name.strip() in header:
-                columns[name.strip()] = columns.get(name.strip(), frozenset()) | {word.strip()}
+            option, mark, word = each.partition("=")
+            if mark and (name := written_name(option)) in header:
+                columns[name] = columns.get(name, frozenset()) | {word.strip()}
             else:
                 everywhere.add(each.strip())
         return cls(frozenset(everywhere), columns)
@@ -249,10 +249,9 @@ def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name in filter(None, header):
         if "\x00" in name:
             raise CannotInfer(f"the column name {name[:60]!r} holds a NUL character")
-        plain = unicodedata.normalize("NFC", name)
-        if plain in seen:
+        if name in seen:
             raise CannotInfer(f"two columns are called {name[:60]!r}: rename one in the header")
-        seen.add(plain)
+        seen.add(name)
 
 
 def _check_lengths(batch: Sequence[Row], header: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from vigia_ml.declaration import Task
 from vigia_ml.scaffold import leaks, non_features, target
 from vigia_ml.scaffold.csv_survey import CannotInfer, Survey
 from vigia_ml.schema import Column, DatasetSchema
-from vigia_ml.schema.columns import LONGEST_NAME
+from vigia_ml.schema.columns import LONGEST_NAME, written_name
 from vigia_ml.schema.row_keys import KEY_FIELD
 from vigia_ml.schema.type_inference import canonical_names, guess_column
 
@@ -97,6 +97,13 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     ------
     CannotInfer : when a name is not in the file, the target is unusable, or no feature is left.
     """
+    wishes = replace(
+        wishes,
+        target=written_name(wishes.target),
+        keep=frozenset(map(written_name, wishes.keep)),
+        drop=frozenset(map(written_name, wishes.drop)),
+        key=None if wishes.key is None else written_name(wishes.key),
+    )
     _check_names(seen, wishes)
     target_stats = seen.tallies[wishes.target]
     target.check(target_stats, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)

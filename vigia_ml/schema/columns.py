@@ -32,6 +32,16 @@ _WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 _SPACES = re.compile(r"\s+")
 
 
+def written_name(name: str) -> str:
+    """Returns a column's name from a header, a request or an option in the form in which names are compared.
+
+    Surrounding spaces do not count. A Mac writes "baños" as n + combining tilde, and systems and HTML forms
+    write the line breaks within a name differently; it is the same name.
+    """
+    name = name.strip().replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", name)
+
+
 class BadValue(Exception):
     """Raised for a value that its column does not accept; holds the fault (without row and line)."""
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
+from vigia_ml.schema.columns import written_name
 from vigia_ml.schema.faults import clip
 from vigia_ml.schema.numerals import DECIMALS, THOUSANDS, is_missing_word, split_signs
 
@@ -128,7 +129,7 @@ class Table:
 
     Attributes
     ----------
-    header : names as written, stripped; an empty text for a column without a name.
+    header : names as `written_name` gives them; an empty text for a column without a name.
     notes : sentences on parts of the file that are not read. weight : approximate bytes read so far.
     blank_rows : rows skipped so far. trimmed_rows : rows with blank cells beyond the header so far.
 
@@ -217,8 +218,7 @@ class Table:
     def _read_header(self) -> list[str]:
         for _, cells in self._rows():
             if any(map(str.strip, cells)):
-                # Windows writes another line break within a name.
-                return [cell.strip().replace("\r\n", "\n") for cell in cells]
+                return list(map(written_name, cells))
         raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:

@@ -9,7 +9,6 @@ import math
 import re
 import shlex
 import statistics
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -284,13 +283,13 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
     A name of letters, digits and ``_`` stays unchanged. Any other (``Price (€)``, ``_hidden``, ``2nd``, one
     that is too long) gets a clean canonical name, and becomes its alias.
     """
-    taken = {unicodedata.normalize("NFC", name) for name in header}
+    taken = set(header)
     names: dict[str, str] = {}
     for position, name in enumerate(header, 1):
         if is_plain(name):
             names[name] = name
             continue
-        words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).strip("_").lower()[:60]
+        words = re.sub(r"\W+", "_", name).strip("_").lower()[:60]
         clean = words if is_plain(words) else f"column_{words}"
         base = clean = clean if is_plain(clean) else f"column_{position}"
         number = 1
@@ -304,6 +303,4 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
 
 def is_plain(name: str) -> bool:
     """Returns whether a header's name can be declared unchanged. Python keywords can: names are strings."""
-    if not name.isidentifier() or name.startswith("_") or len(name) > LONGEST_NAME:
-        return False
-    return unicodedata.is_normalized("NFC", name)
+    return name.isidentifier() and not name.startswith("_") and len(name) <= LONGEST_NAME
