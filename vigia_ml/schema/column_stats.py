@@ -132,7 +132,7 @@ class ColumnStats:
             return
         others = self.filled - self.words.total()
         numbers = self.kinds["integer"] + self.kinds["number"]
-        if others in (numbers, self.kinds["date"]) or self._flags(self.counts.keys() - self.words.keys()):
+        if others in (numbers, self.kinds["date"]) or are_flags(self.counts.keys() - self.words.keys()):
             for word, times in self.words.items():
                 self.kinds["text"] -= times
                 self.counts.pop(word, None)
@@ -209,12 +209,11 @@ class ColumnStats:
     @property
     def is_flag(self) -> bool:
         """Whether the column holds words for yes and no alone; a column of only 0 and 1 is integer."""
-        if self.is_numeric or self.distinct > len(TRUE_WORDS) * 4:
-            return False
-        return self._flags(self.counts.keys())
+        return not self.is_numeric and are_flags(self.counts)
 
-    @staticmethod
-    def _flags(texts: Iterable[str]) -> bool:
-        words = {text.lower() for text in texts}
-        yes, no = words & set(TRUE_WORDS), words & set(FALSE_WORDS)
-        return bool(yes and no) and not words - yes - no
+
+def are_flags(texts: Iterable[str]) -> bool:
+    """Returns whether texts are words for yes and no alone, with at least one of each."""
+    words = {text.lower() for text in texts}
+    yes, no = words.intersection(TRUE_WORDS), words.intersection(FALSE_WORDS)
+    return bool(yes and no) and words == yes | no
