@@ -153,8 +153,8 @@ def _promising(columns: Mapping[str, Floats], target: Floats) -> Iterator[tuple[
         groups = np.array(list(itertools.combinations(range(len(names)), size)))
         best = np.zeros(len(groups))
         for values in (numbers, blank_is_zero):
-            table = pd.DataFrame({**{name: values[name] for name in names}, None: y})
-            r2 = _explained(table.corr().to_numpy(), groups)
+            table = np.column_stack([*(values[name] for name in names), y])
+            r2 = _explained(pd.DataFrame(table).corr().to_numpy(), groups)
             best = np.maximum(best, np.where(np.isfinite(r2), r2, 0.0))
         places = np.flatnonzero(best >= PROMISING)
         places = places[np.argsort(-best[places], kind="stable")][:TRIED_GROUPS]

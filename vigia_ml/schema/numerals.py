@@ -245,7 +245,12 @@ class _Evidence:
         return min(padded) if padded and (self.short or all_padded) else ""
 
 
-def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
+def is_number(text: str) -> bool:
+    """Returns whether a cell is a number in any format."""
+    return _Evidence("").add(text.strip())
+
+
+def _evidence(name: str, cells: Iterable[str], *, strict: bool) -> _Evidence | None:
     """Collects the marks of one column; with `strict`, None where a cell is not a number."""
     evidence = _Evidence(name)
     stripped = list(map(str.strip, cells))
@@ -255,7 +260,7 @@ def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict:
         evidence.decimals["."] = decimal_point.group().strip()
         return evidence
     for cell in dict.fromkeys(stripped):
-        if not cell or cell in nulls or is_missing_word(cell):
+        if not cell or is_missing_word(cell):
             continue
         if not evidence.add(cell) and strict:
             return None
@@ -277,7 +282,6 @@ def recognise(
     delimiter: str,
     decimal: str | None = None,
     thousands: str | None = None,
-    nulls: frozenset[str] = frozenset(),
     declared: bool = False,
 ) -> NumberFormat:
     """Recognises the marks of a file.
@@ -285,7 +289,6 @@ def recognise(
     Parameters
     ----------
     columns : name -> cells (of the first thousands of rows). decimal, thousands : as declared, else None.
-    nulls : cells that stand for a missing value, beside `MISSING_WORDS`.
     declared : whether all columns are known to hold numbers; else columns with other cells are left out.
 
     Raises
@@ -296,7 +299,7 @@ def recognise(
         if decimal == thousands:
             raise Ambiguous("the decimal and the thousands mark are the same: pass different ones")
         return NumberFormat(decimal, thousands)
-    collected = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
+    collected = (_evidence(name, cells, strict=not declared) for name, cells in columns.items())
     evidence = [each for each in collected if each is not None]
     mark = (
         decimal or _implied_decimal(thousands) or _decimal(evidence, delimiter, thousands, declared=declared)
