@@ -134,7 +134,7 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
                 )
         else:
             guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
-            suspicion = _suspicion(seen, each, guess.column, aim)
+            suspicion = _suspicion(seen, each, guess.column, wishes.target, aim.task)
             remarks = (*_shortened(each, names), *guess.remarks)
             planned.append(Planned(each, "feature", remarks, guess.column, suspicion))
     if not any(each.part == "feature" for each in planned):
@@ -231,7 +231,7 @@ def _leaks(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> di
     return reasons
 
 
-def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> str:
+def _suspicion(seen: Survey, name: str, column: Column, aim: str, task: Task) -> str:
     if column.type == "text":
         return ""
     if column.is_numeric:
@@ -239,15 +239,9 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> s
     else:
         places = {text: place for place, text in enumerate(sorted(seen.tallies[name].counts))}
         values = np.array([float(places.get(cell, -1)) for cell in seen.column(name)])
-    if aim.task == "regression":
-        return leaks.suspicion(values, _floats(seen, _source(seen, aim)), regression=True)
-    return leaks.suspicion(values, np.array(seen.column(_source(seen, aim))), regression=False)
-
-
-def _source(seen: Survey, aim: target.Target) -> str:
-    """Returns the name of the target in the CSV."""
-    known = (*aim.column.aliases, aim.column.name)
-    return next(name for name in known if name in seen.header)
+    is_regression = task == "regression"
+    truth = _floats(seen, aim) if is_regression else np.array(seen.column(aim))
+    return leaks.suspicion(values, truth, regression=is_regression)
 
 
 def _listed(reasons: dict[str, str]) -> str:

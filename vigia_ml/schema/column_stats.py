@@ -36,13 +36,9 @@ def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
 
     ``code``: digits with a leading zero, or too many of them to be exact as a double.
     """
-    if _INTEGER.fullmatch(text):
-        return "integer" if abs(int(text)) <= EXACT_INTEGER else "code"
-    if _DIGITS.fullmatch(text):
-        return "code"
     plain = numerals.plain(text, numbers) or ""
-    if _INTEGER.fullmatch(plain):
-        return "integer" if abs(int(plain)) <= EXACT_INTEGER else "code"
+    if _DIGITS.fullmatch(plain):
+        return "integer" if _INTEGER.fullmatch(plain) and abs(int(plain)) <= EXACT_INTEGER else "code"
     if _WHOLE.fullmatch(plain) and abs(float(plain)) < EXACT_INTEGER:
         return "integer"
     if _DECIMAL.fullmatch(plain):

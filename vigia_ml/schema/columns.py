@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -150,7 +149,9 @@ class Column:
             if self.nullable:
                 return None
             raise self._bad("null_not_allowed", "must not be null", value)
-        return self._read_json(value)
+        if self.is_numeric:
+            return self._number_json(value)
+        return self._boolean_json(value) if self.type == "boolean" else self._text_json(value)
 
     def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
         """Converts a CSV cell or form field to this column's value; surrounding spaces do not count.
@@ -202,16 +203,6 @@ class Column:
     @cached_property
     def _missing_numbers(self) -> frozenset[float]:
         return frozenset(float(word) for word in self.missing if _NUMBER.fullmatch(word))
-
-    @cached_property
-    def _read_json(self) -> Callable[[Any], Value]:
-        return {
-            "number": self._number_json,
-            "integer": self._number_json,
-            "boolean": self._boolean_json,
-            "category": self._text_json,
-            "text": self._text_json,
-        }[self.type]
 
     def _number_json(self, value: Any, raw: Any = None) -> Value:
         kind = type(value)

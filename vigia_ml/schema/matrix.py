@@ -66,21 +66,13 @@ class Coder:
     def __init__(self, schema: DatasetSchema) -> None:
         self.width = len(schema.columns)
         self._names = schema.names
-        self._tables = [
+        self.tables = [
             (place, _table(column)) for place, column in enumerate(schema.columns) if not _is_numeric(column)
         ]
 
     def encode(self, rows: Sequence[Mapping[str, Value]]) -> Floats:
         """Encodes valid rows (see `DatasetSchema.read`) as a matrix (n, p)."""
-        names, tables = self._names, self._tables
-        cells: list[list[Any]] = []
-        for row in rows:
-            values: list[Any] = [row[name] for name in names]
-            for place, table in tables:
-                values[place] = table[values[place]]
-            cells.append(values)
-        # numpy reads None as NaN and True as 1.
-        return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
+        return self.encode_values([tuple([row[name] for name in self._names]) for row in rows])
 
     def encode_values(
         self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]] | None = None
@@ -91,7 +83,7 @@ class Coder:
         ----------
         coded : position of a column -> its codes, for columns that are already coded.
         """
-        tables = self._tables
+        tables = self.tables
         if len(rows) < BY_COLUMN_FROM:
             cells: list[list[Any]] = []
             for row in rows:
@@ -99,6 +91,7 @@ class Coder:
                 for place, table in tables:
                     values[place] = table[values[place]]
                 cells.append(values)
+            # numpy reads None as NaN and True as 1.
             return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
         columns: list[Any] = list(zip(*rows, strict=True))
         for place, table in tables:

@@ -12,12 +12,12 @@ request with a spelling compiles it), and texts that are valid only after normal
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import astuple
 
 from vigia_ml.schema.columns import Value
 from vigia_ml.schema.dataset import DatasetSchema
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 SPELLINGS_KEPT: Final = 8
 BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
-
-_KEY = "key"
 
 
 class Rows:
@@ -85,20 +83,15 @@ class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it."""
 
     def __init__(self, schema: DatasetSchema) -> None:
-        from vigia_ml.schema.matrix import (
-            Coder,
-        )  # imports numpy, which a process needs once it serves a version
+        # Imports numpy, which a process needs once it serves a version.
+        from vigia_ml.schema.matrix import Coder
 
         self.schema = schema
         self._coder = Coder(schema)
-        self._codes = {
-            at: {level: float(code) for code, level in enumerate(column.levels)}
-            | ({None: float("nan")} if column.nullable else {})
-            for at, column in enumerate(schema.columns)
-            if column.levels
-        }
+        self._codes = {at: dict(table) for at, table in self._coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
-        self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
+        canonical = _spelling_of(schema, frozenset(schema.names))
+        self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
         self._seen_once: set[frozenset[str]] = set()
         self._lock = threading.Lock()
         self._encode = msgspec.json.Encoder().encode
@@ -118,14 +111,11 @@ class CompiledSchema:
         single = body[:1] == b"{" or body.lstrip()[:1] == b"{"
         for spelling in self._spellings:
             try:
-                structs = spelling.decode(body, single=single)
-                if structs is None or not 0 < len(structs) <= most:
+                decoded = spelling.decode(body, single=single, most=most)
+                if decoded is None:
                     return None
-                absent_columns, absent = spelling.absent(structs)
-                if not spelling.names_stand_once(body, len(structs), absent):
-                    return None
-                values, coded = self._read(spelling.values(structs, absent_columns))
-                return Rows(self, values, spelling.keys(structs), coded)
+                values, coded = self._read(decoded[0])
+                return Rows(self, values, decoded[1], coded)
             except msgspec.ValidationError:
                 continue  # another spelling of the names may fit
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
@@ -225,81 +215,60 @@ class CompiledSchema:
 class _Spelling:
     """A decoder for one spelling of the names.
 
-    names : name as written -> position of the column, for names that are not canonical.
-    extra : (name as written, role) of accepted fields that are not features; role `key`: the client key.
+    names : canonical name -> name as written, for columns that are written otherwise. key : the name of the
+    client key. others : names of accepted fields that are not read.
     """
 
     def __init__(
-        self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
+        self, schema: DatasetSchema, names: Mapping[str, str], key: str, others: Sequence[str]
     ) -> None:
-        written = {at: name for name, at in names.items()}
         fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-        optional: list[tuple[str, Any, Any]] = []
-        renamed: dict[str, str] = {}
+        written = [names.get(column.name, column.name) for column in schema.columns]
         for at, column in enumerate(schema.columns):
-            field = f"f{at}"
-            renamed[field] = written.get(at, column.name)
             if column.nullable:
-                optional.append((field, decoded_type(column) | None | UnsetType, UNSET))
+                fields.append((f"f{at}", decoded_type(column) | None | UnsetType, UNSET))
             else:
-                fields.append((field, decoded_type(column)))
-        key_written = next((name for name, role in extra if role == _KEY), KEY_FIELD)
-        optional.append((_KEY, str | int | None | UnsetType, UNSET))
-        renamed[_KEY] = key_written
-        others = [name for name, role in extra if role != _KEY]
-        for position, name in enumerate(others):
-            optional.append((f"x{position}", Any, UNSET))
-            renamed[f"x{position}"] = name
-        self._names = frozenset(renamed.values())
-        getters = [(field[0] == "f", attrgetter(field)) for field, *_ in optional]
-        self._optional_columns = tuple(getter for is_column, getter in getters if is_column)
-        self._optional_others = tuple(getter for is_column, getter in getters if not is_column)
+                fields.append((f"f{at}", decoded_type(column)))
+        fields.append(("key", str | int | None | UnsetType, UNSET))
+        fields += [(f"x{at}", Any, UNSET) for at in range(len(others))]
+        renamed = dict(zip([field[0] for field in fields], [*written, key, *others], strict=True))
+        self._names, self._width = frozenset(renamed.values()), len(schema.columns)
         struct = msgspec.defstruct(
-            "Row", [*fields, *optional], rename=renamed, forbid_unknown_fields=True, gc=False
-        )
+            # Fields with keywords alone keep this order, whether or not they are optional.
+            "Row", fields, rename=renamed, kw_only=True, forbid_unknown_fields=True, gc=False
+        )  # fmt: skip
         self._one = msgspec.json.Decoder(struct)
         self._many = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
-        picked = [f"f{at}" for at in range(len(schema.columns))]
-        # With one name, attrgetter gives the value itself instead of a tuple.
-        self._pick: Callable[[Any], Any] = attrgetter(*picked) if len(picked) > 1 else lambda row: (row.f0,)
 
     def covers(self, written: frozenset[str]) -> bool:
         """Returns whether the decoder reads rows with these names."""
         return written <= self._names
 
-    def decode(self, body: bytes, *, single: bool) -> list[Any] | None:
-        return [self._one.decode(body)] if single else self._many.decode(body)
+    def decode(
+        self, body: bytes, *, single: bool, most: int
+    ) -> tuple[list[tuple[Any, ...]], list[str | None]] | None:
+        """Returns (the columns' values in the schema's order, the client keys) of 1 to `most` rows.
 
-    def absent(self, rows: Sequence[Any]) -> tuple[int, int]:
-        """Returns the number of absent fields: (of columns, of all optional fields)."""
-        columns = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_columns)
-        others = sum(list(map(getter, rows)).count(UNSET) for getter in self._optional_others)
-        return columns, columns + others
-
-    def names_stand_once(self, body: bytes, rows: int, absent: int) -> bool:
-        """Returns whether no name stands twice: then the body has as many colons as the rows have fields.
-
-        A colon inside a text adds to the count; then `DatasetSchema.read` decides.
+        An absent field is null. None: only `DatasetSchema.read` can decide.
         """
-        return body.count(b":") == len(self._names) * rows - absent
-
-    def values(self, rows: Sequence[Any], absent: int) -> list[tuple[Any, ...]]:
-        """Returns the columns' values in the schema's order; an absent field is null."""
-        picked = list(map(self._pick, rows))
+        structs = [self._one.decode(body)] if single else self._many.decode(body)
+        if not 0 < len(structs) <= most:
+            return None
+        rows = list(map(astuple, structs))
+        values, others = [row[: self._width] for row in rows], [row[self._width :] for row in rows]
+        absent = sum([row.count(UNSET) for row in values])
+        # If no name stands twice, the body has as many colons as the rows have fields, or more: one inside a
+        # text counts as well.
+        named = len(self._names) * len(rows) - absent - sum([row.count(UNSET) for row in others])
+        if body.count(b":") != named:
+            return None
         if absent:
-            picked = [
-                tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
-                for row in picked
-            ]
-        return picked
-
-    @staticmethod
-    def keys(rows: Sequence[Any]) -> list[str | None]:
-        return [None if row.key is UNSET or row.key is None else _key(row.key) for row in rows]
+            values = [tuple([None if value is UNSET else value for value in row]) for row in values]
+        return values, [_key(row[0]) for row in others]
 
 
-def _key(raw: str | int) -> str | None:
-    key = read_key(raw, _KEY)
+def _key(raw: str | int | UnsetType | None) -> str | None:
+    key = None if raw is UNSET else read_key(raw, "key")
     if isinstance(key, Fault):
         raise Declined
     return key
@@ -307,21 +276,17 @@ def _key(raw: str | int) -> str | None:
 
 def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | None:
     """Returns a decoder for rows with these names, or None where only `DatasetSchema.read` can decide."""
-    places = {column.name: at for at, column in enumerate(schema.columns)}
-    names: dict[str, int] = {}
-    extra: list[tuple[str, str]] = []
+    names: dict[str, str] = {}
+    by_role: dict[str, list[str]] = {}
     for name in sorted(written):
-        column = schema.find(name)
-        if column is not None:
-            names[name] = places[column.name]
-            continue
-        role = schema.role(name)
-        if role == "unknown":
-            return None
-        extra.append((name, role))
-    if len(set(names.values())) < len(names) or sum(role == _KEY for _, role in extra) > 1:
+        role, column = schema.resolve(name)
+        by_role.setdefault(role, []).append(name)
+        if role == "feature" and column is not None:
+            names[column.name] = name
+    keys = by_role.get("key", [KEY_FIELD])
+    if "unknown" in by_role or len(names) < len(by_role.get("feature", ())) or len(keys) > 1:
         return None
     try:
-        return _Spelling(schema, names, extra)
-    except ValueError:  # a name as written is another column's canonical name
+        return _Spelling(schema, names, keys[0], by_role.get("target", []) + by_role.get("ignored", []))
+    except ValueError:  # a name is another column's canonical name, or holds characters that msgspec rejects
         return None

@@ -340,3 +340,11 @@ def test_normalised_texts_are_remembered_within_limits() -> None:
         assert rows is not None
         assert rows.values[0][4] == f"city {number}"
     assert max(len(reader) for reader in compiled._readers if reader is not None) <= 4_096
+
+
+@pytest.mark.parametrize("name", ['a "quoted" name', "two\nlines", "back\\slash"])
+def test_names_that_the_decoder_cannot_hold_are_left_to_the_schema(name: str) -> None:
+    schema = DatasetSchema((Column(name, "number"),), Column("y", "number"))
+    body = json.dumps({name: 1.5}).encode()
+    assert CompiledSchema(schema).decode(body, 1) is None
+    assert schema.read(decode_json(body)) == Instance({name: 1.5})
