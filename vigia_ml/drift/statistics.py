@@ -236,9 +236,10 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
 def chi_square_survival(value: float, freedom: int) -> float:
     """Returns P(X >= value) of chi-square with `freedom` degrees.
 
-    It is the regularised upper incomplete gamma function Q(freedom / 2, value / 2). For whole degrees that is a
-    finite sum of positive terms: Q(0, x) = 0, Q(1/2, x) = erfc(√x), Q(a + 1, x) = Q(a, x) + x^a e^-x / Γ(a + 1)
-    (NIST Digital Library of Mathematical Functions, 8.4.6 and 8.8.6).
+    It is the regularised upper incomplete gamma function Q(freedom / 2, value / 2), for whole degrees a
+    finite sum of positive terms: Q(0, x) = 0, Q(1/2, x) = erfc(√x) and
+    Q(a + 1, x) = Q(a, x) + x^a e^-x / Γ(a + 1) (NIST Digital Library of Mathematical Functions, 8.4.6 and
+    8.8.6).
     """
     x = value / 2
     if x <= 0 or freedom < 1:
