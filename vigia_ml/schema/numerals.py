@@ -45,15 +45,15 @@ _SIGNED: Final = re.compile(
     re.ASCII,
 )
 _BARE: Final = re.compile(
-    rf"[+\-{_MINUS}]?(?P<digits>[\d.,{_APOSTROPHES}{_SPACES}]+)(?P<exponent>[eE][+-]?\d{{1,4}})?", re.ASCII
+    rf"[+\-{_MINUS}]?(?P<digits>[\d.,][\d.,{_APOSTROPHES}{_SPACES}]*)(?P<exponent>[eE][+-]?\d{{1,4}})?",
+    re.ASCII,
 )
-_MARKS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
+_ONE_MARK: Final = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_APOSTROPHES, "'"))
 _GROUPED: Final = {
-    mark: re.compile(rf"[1-9]\d{{0,2}}(?:{found}\d{{3}})+", re.ASCII) for mark, found in _MARKS.items()
+    mark: re.compile(rf"[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+", re.ASCII) for mark in ". '"
 } | {",": re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}", re.ASCII)}  # India writes 12,34,567
 _POINTS_ALONE: Final = re.compile(r"(?:[+-]?\d*(?:\.\d*)?(?:[eE][+-]?\d+)?\n)*", re.ASCII)
 _POINT_SHOWN: Final = re.compile(r"^[+-]?(?:0?\.\d+|\d+\.(?:\d{1,2}|\d{4,}))$", re.ASCII | re.MULTILINE)
-_USUAL: Final = re.compile(r"[+-]?(?P<whole>\d+)(?:(?P<mark>[.,])(?P<rest>\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +126,16 @@ def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | 
     if signs:
         text = without(text, signs)
     text = text.replace(_MINUS, "-", 1) if text.startswith(_MINUS) else text
-    if numbers.thousands:
-        ungrouped = _ungroup(text, numbers)
-        if ungrouped is None:
+    if separator := numbers.thousands:
+        whole, mark, rest = text.translate(_ONE_MARK).partition(numbers.decimal)
+        if separator in rest or (
+            separator in whole and not _GROUPED[separator].fullmatch(whole.lstrip("+-"))
+        ):
             return None
-        text = ungrouped
+        text = whole.replace(separator, "") + mark + rest
     if numbers.decimal == ",":
         return None if "." in text else text.replace(",", ".")
     return text
-
-
-def _ungroup(text: str, numbers: NumberFormat) -> str | None:
-    whole, mark, rest = text.partition(numbers.decimal)
-    separator = _MARKS[numbers.thousands]
-    if not re.search(separator, text):
-        return text
-    if not _GROUPED[numbers.thousands].fullmatch(whole.lstrip("+-")) or re.search(separator, rest):
-        return None
-    return re.sub(separator, "", whole) + mark + rest
 
 
 def may_be_thousands(text: str) -> bool:
@@ -156,79 +148,45 @@ def may_be_thousands(text: str) -> bool:
 
 @dataclass(slots=True)
 class _Evidence:
-    """Marks that the cells of one column show: mark -> a cell with it."""
+    """Marks that the cells of one column show: mark -> a cell with it.
+
+    either : mark -> cells in which it may separate decimals or thousands -> whether the cell ends in a zero.
+    """
 
     name: str
     decimals: dict[str, str] = field(default_factory=dict)
     thousands: dict[str, str] = field(default_factory=dict)
-    either: dict[str, str] = field(default_factory=dict)
-    padded: dict[str, set[str]] = field(default_factory=dict)  # cells of `either` that end in a zero
-    unpadded: set[str] = field(default_factory=set)  # marks of cells of `either` that do not
+    either: dict[str, dict[str, bool]] = field(default_factory=dict)
     short: str = ""  # a whole number too short for a thousands mark
     long: bool = False  # whether a whole number is long enough for a thousands mark and has none
 
     def add(self, cell: str) -> bool:
         """Counts one stripped cell; returns whether it is a number in any format."""
-        if match := _USUAL.fullmatch(cell):
-            self._usual(match["whole"], match["mark"], match["rest"], cell)
-            return True
-        bare = split_signs(cell)[0]
-        match = _BARE.fullmatch(bare)
+        match = _BARE.fullmatch(cell) or _BARE.fullmatch(split_signs(cell)[0])
         if match is None:
             return False
-        digits = match["digits"]
-        marks = [mark for mark in (" ", "'") if re.search(_MARKS[mark], digits)]
-        if marks:
-            return len(marks) == 1 and self._spaced(digits, marks[0], cell)
-        points, commas = digits.count("."), digits.count(",")
-        if not points and not commas:
+        digits = match["digits"].translate(_ONE_MARK)
+        last = max(digits.rfind("."), digits.rfind(","))
+        whole, mark, rest = digits, "", ""
+        if last >= 0 and digits.count(digits[last]) == 1:
+            whole, mark, rest = digits[:last], digits[last], digits[last + 1 :]
+        if separators := {*whole, *rest} - {*"0123456789"}:
+            separator = separators.pop()
+            misplaced = separators or separator in rest or (match["exponent"] and not mark)
+            if misplaced or not _GROUPED[separator].fullmatch(whole):
+                return False
+            self.thousands.setdefault(separator, cell)
+        elif not mark:
             if not match["exponent"]:
-                self._usual(digits, None, None, cell)
+                self.long = self.long or len(whole) > 3
+                self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
             return True
-        if points and commas:
-            decimal = max(",.", key=digits.rfind)
-            thousands = "," if decimal == "." else "."
-            whole, _, rest = digits.partition(decimal)
-            if digits.count(decimal) > 1 or thousands in rest or not _GROUPED[thousands].fullmatch(whole):
-                return False
-            self.decimals.setdefault(decimal, cell)
-            self.thousands.setdefault(thousands, cell)
+        elif len(rest) == 3 and 0 < len(whole) <= 3 and whole[0] != "0" and not match["exponent"]:
+            self.either.setdefault(mark, {})[cell] = rest[-1] == "0"
             return True
-        mark = "." if points else ","
-        if points + commas > 1:
-            if not _GROUPED[mark].fullmatch(digits) or match["exponent"]:
-                return False
-            self.thousands.setdefault(mark, cell)
-            return True
-        whole, _, rest = digits.partition(mark)
-        if match["exponent"] or not whole or not rest:
+        if mark:
             self.decimals.setdefault(mark, cell)
-            return bool(whole or rest)
-        self._usual(whole, mark, rest, cell)
-        return True
-
-    def _usual(self, whole: str, mark: str | None, rest: str | None, cell: str) -> None:
-        """Counts digits with at most one mark between them."""
-        if mark is None or rest is None:
-            self.long = self.long or len(whole) > 3
-            self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
-        elif len(rest) == 3 and len(whole) <= 3 and whole[0] != "0":
-            self.either.setdefault(mark, cell)
-            if rest[-1] == "0":
-                self.padded.setdefault(mark, set()).add(cell)
-            else:
-                self.unpadded.add(mark)
-        else:
-            self.decimals.setdefault(mark, cell)
-
-    def _spaced(self, digits: str, mark: str, cell: str) -> bool:
-        whole, *rest = re.split("[.,]", digits, maxsplit=1)
-        if not _GROUPED[mark].fullmatch(whole) or (rest and not rest[0].isdigit()):
-            return False
-        self.thousands.setdefault(mark, cell)
-        if rest:
-            self.decimals.setdefault(digits[len(whole)], cell)
-        return True
+        return bool(whole or rest)
 
     def ambiguous_cell(self, mark: str, delimiter: str) -> str:
         """Returns a cell such as ``1.200`` that may be a whole number although `mark` is the decimal mark.
@@ -239,9 +197,9 @@ class _Evidence:
         if mark not in self.either or mark in self.decimals or self.long:
             return ""
         if mark == "." and delimiter != ",":
-            return self.either[mark]
-        padded = self.padded.get(mark, set())
-        all_padded = mark not in self.unpadded and len(padded) >= ENOUGH_PADDED
+            return next(iter(self.either[mark]))
+        padded = [cell for cell, is_padded in self.either[mark].items() if is_padded]
+        all_padded = len(padded) == len(self.either[mark]) >= ENOUGH_PADDED
         return min(padded) if padded and (self.short or all_padded) else ""
 
 
@@ -337,7 +295,7 @@ def _decimal(evidence: Sequence[_Evidence], delimiter: str, thousands: str | Non
     mark = "," if doubtful is commas else "."
     if thousands is not None:  # declared, and it is another mark
         return mark
-    raise _two_readings(doubtful, doubtful.either[mark], mark)
+    raise _two_readings(doubtful, next(iter(doubtful.either[mark])), mark)
 
 
 def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None, delimiter: str) -> str:
@@ -349,7 +307,7 @@ def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None
     for each in evidence:
         other = _other(decimal)
         if other in each.either and other not in shown:
-            cell = each.either[other]
+            cell = next(iter(each.either[other]))
             raise Ambiguous(
                 f"column {each.name!r} holds {cell[:40]!r}, and the decimal mark of the file is a "
                 f"{DECIMALS[decimal]}: {_pass(decimal=decimal, thousands=other)} to read it as "
