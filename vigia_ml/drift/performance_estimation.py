@@ -13,20 +13,20 @@ other outcomes, the estimates do not change.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.bins import Bins
+from vigia_ml.bins import Bins, Floats
 from vigia_ml.declaration import Task
 from vigia_ml.drift import statistics
 from vigia_ml.drift.bin_counts import Counted
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
 
-Floats = npt.NDArray[np.float64]
 Method = Literal["cbpe", "dle"]
 
 FEWEST_HELD: Final = 50
@@ -81,13 +81,16 @@ def expected(
     answered = _Answers.of(counted.counts, counted.totals, there)
     truth = {each: np.asarray(values, dtype=np.float64)[there] for each, values in held.truth.items()}
     if task == "regression":
-        return _direct(held.bins, reference, answered, truth, rows)
-    reason = miscalibrated(reference.rows, reference.totals, truth["hits"])
+        reason = _too_far(answered.rows, held.bins)
+        metrics: Callable[[_Answers], dict[str, float]] = partial(
+            _of_errors, reference=reference, truth=truth
+        )
+    else:
+        reason = miscalibrated(reference.rows, reference.totals, truth["hits"])
+        metrics = partial(_of_two, threshold=threshold) if task == "binary" else _of_more
     if reason:
         return Expected(method, {}, {}, rows, reason)
-    if task == "binary":
-        return Expected(method, _of_two(answered, threshold), _of_two(reference, threshold), rows)
-    return Expected(method, _of_more(answered), _of_more(reference), rows)
+    return Expected(method, metrics(answered), metrics(reference), rows)
 
 
 def _too_few(rows: int, held: int) -> str:
@@ -185,16 +188,11 @@ def _of_more(answers: _Answers) -> dict[str, float]:
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def _direct(
-    bins: Bins, reference: _Answers, answered: _Answers, truth: Mapping[str, Floats], rows: int
-) -> Expected:
-    outside = float(answered.rows[list(bins.outside)].sum()) / rows
-    if outside > MOST_OUTSIDE:
-        reason = f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
-        return Expected("dle", {}, {}, rows, reason)
-    return Expected(
-        "dle", _of_errors(answered, reference, truth), _of_errors(reference, reference, truth), rows
-    )
+def _too_far(rows: Floats, bins: Bins) -> str:
+    outside = float(rows[list(bins.outside)].sum() / rows.sum())
+    if outside <= MOST_OUTSIDE:
+        return ""
+    return f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
 
 
 def _of_errors(answers: _Answers, reference: _Answers, truth: Mapping[str, Floats]) -> dict[str, float]:

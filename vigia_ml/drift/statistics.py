@@ -13,10 +13,8 @@ import zlib
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+from vigia_ml.bins import Floats, Whole
 
 SMOOTHING: Final = 0.5
 """Rows added to each bin before the logarithms of shares."""

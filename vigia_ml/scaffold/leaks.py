@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from vigia_ml.bins import Floats
 
 NEARLY_ONE: Final = 0.999
 SUSPICIOUS: Final = 0.98

@@ -342,10 +342,7 @@ def _hint(text: str, column: Column) -> str:
 
 def is_storable(text: str) -> bool:
     """Returns whether PostgreSQL can hold `text`: valid Unicode, no NUL."""
-    if "\x00" in text:
-        return False
     try:
-        text.encode("utf-8")
+        return b"\x00" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return True

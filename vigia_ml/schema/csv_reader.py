@@ -221,29 +221,22 @@ class CsvReader:
                 read[column.name] = values  # type: ignore[assignment]
         for feature in self.schema.columns:
             read.setdefault(feature.name, [None] * len(chunk))
-        lines = [line for line, _ in chunk]
-        batch = Batch(read, keys, lines, len(chunk))
-        unlabelled = self._unlabelled(bad)
-        batch.unlabelled = len(unlabelled)
+        batch = Batch(read, keys, [line for line, _ in chunk], len(chunk))
         if bad:
-            self._set_aside(batch, bad, chunk, position, unlabelled if self.skip_unlabelled else set())
+            self._set_aside(batch, bad, chunk, position)
         return batch
 
-    def _unlabelled(self, bad: dict[int, list[Fault]]) -> set[int]:
-        """Returns the bad rows that have no target."""
+    def _set_aside(self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int) -> None:
+        """Moves the bad rows to `refused`; those without a target are counted, and may be left out."""
         target = self.schema.target.name
-        return {
-            index
-            for index, faults in bad.items()
-            if self.with_target and any(f.field == target and f.code == "null_not_allowed" for f in faults)
-        }
-
-    def _set_aside(
-        self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int, left_out: set[int]
-    ) -> None:
-        for index in sorted(bad.keys() - left_out):
+        for index, faults in sorted(bad.items()):
+            missing = [fault for fault in faults if fault.code == "null_not_allowed"]
+            if self.with_target and any(fault.field == target for fault in missing):
+                batch.unlabelled += 1
+                if self.skip_unlabelled:
+                    continue
             line, cells = chunk[index]
-            placed = [fault.at(row=position + index, line=line) for fault in bad[index]]
+            placed = [fault.at(row=position + index, line=line) for fault in faults]
             batch.faults.extend(placed)
             batch.refused.append((line, cells, placed))
         good = [index for index in range(len(chunk)) if index not in bad]

@@ -57,9 +57,9 @@ class Rows:
         return len(self.values)
 
     def matrix(self) -> npt.NDArray[np.float64]:
-        """Returns the rows as a matrix of codes; see `CompiledSchema.matrix`."""
+        """Returns the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
         if self._matrix is None:
-            self._matrix = self.compiled.matrix(self.values, self._coded)
+            self._matrix = self.compiled.coder.encode_values(self.values, self._coded)
         return self._matrix
 
     def texts(self, places: Iterable[int]) -> list[list[Any]]:
@@ -67,41 +67,60 @@ class Rows:
         return [[row[place] for row in self.values] for place in places]
 
     def inputs(self) -> list[bytes]:
-        """Returns each row as JSON; see `CompiledSchema.inputs`."""
-        return self.compiled.inputs(self.values)
+        """Returns each row as a JSON array of values in the schema's order, as UTF-8."""
+        return list(map(self.compiled.encode, self.values))
 
     def warnings(self) -> list[list[dict[str, str]]]:
-        """Returns the warnings of each row; see `DatasetSchema.warnings`."""
+        """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
         # A check of the matrix costs some microseconds per column, whatever its length.
         many = len(self.values) >= BY_COLUMN_FROM
-        if many and self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
+        if many and self._matrix is not None and not self._deserves_warnings(self._matrix):
             return [[]] * len(self.values)
-        return self.compiled.warnings(self.values)
+        schema = self.compiled.schema
+        return [
+            schema.warnings(dict(zip(schema.names, row, strict=True))) if self._is_flagged(row) else []
+            for row in self.values
+        ]
+
+    def _deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
+        """Returns whether any row of the matrix has a warning; nulls have none."""
+        return any(
+            bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any())
+            for at, low, high in self.compiled.ranges
+        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self.compiled.open)  # below 0: `UNSEEN`
+
+    def _is_flagged(self, row: tuple[Any, ...]) -> bool:
+        for at, low, high in self.compiled.ranges:
+            if row[at] is not None and not low <= row[at] <= high:
+                return True
+        return any(column.warning(row[at]) is not None for at, column in self.compiled.open)
 
 
 class CompiledSchema:
-    """The decoder, encoder and ranges derived from a version's schema. Threads may share it."""
+    """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
+
+    ranges : see `vigia_ml.schema.value_checks.ranges`. open : position of a category that accepts any level,
+    but whose training levels are known -> the column.
+    """
 
     def __init__(self, schema: DatasetSchema) -> None:
         # Imports numpy, which a process needs once it serves a version.
         from vigia_ml.schema.matrix import Coder
 
         self.schema = schema
-        self._coder = Coder(schema)
-        self._codes = {at: dict(table) for at, table in self._coder.tables if schema.columns[at].levels}
+        self.coder = Coder(schema)
+        self._codes = {at: dict(table) for at, table in self.coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
         canonical = _spelling_of(schema, frozenset(schema.names))
         self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
         self._seen_once: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        self._encode = msgspec.json.Encoder().encode
-        self._ranges = tuple(ranges(schema))
-        self._open = tuple(
+        self.encode = msgspec.json.Encoder().encode
+        self.ranges = tuple(ranges(schema))
+        self.open = tuple(
             (at, column) for at, column in enumerate(schema.columns)
             if column.type == "category" and not column.levels and column.seen is not None
         )  # fmt: skip
-
-    # -- reading -----------------------------------------------------------------------------------
 
     def decode(self, body: bytes, most: int) -> Rows | None:
         """Returns the rows of one JSON object or of an array of 1 to `most` objects, all valid; else None.
@@ -177,39 +196,6 @@ class CompiledSchema:
             spelling = _spelling_of(self.schema, spelled)
             if spelling is not None:
                 self._spellings = (spelling, *self._spellings)[:SPELLINGS_KEPT]
-
-    # -- valid rows for engine, log and response ------------------------------------------------------
-
-    def matrix(
-        self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]]
-    ) -> npt.NDArray[np.float64]:
-        """Encodes the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
-        return self._coder.encode_values(rows, coded)
-
-    def inputs(self, rows: Iterable[tuple[Value, ...]]) -> list[bytes]:
-        """Encodes each row as a JSON array of values in the schema's order, as UTF-8."""
-        return list(map(self._encode, rows))
-
-    def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
-        """Returns whether any row of a matrix (see `matrix`) has a warning; nulls have none."""
-        return any(
-            bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any()) for at, low, high in self._ranges
-        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self._open)  # below 0: `UNSEEN`
-
-    def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
-        """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
-        names, warnings = self.schema.names, []
-        for row in rows:
-            flagged = False
-            for at, low, high in self._ranges:
-                value: Any = row[at]
-                if value is not None and not low <= value <= high:
-                    flagged = True
-            for at, column in self._open:
-                if column.warning(row[at]) is not None:
-                    flagged = True
-            warnings.append(self.schema.warnings(dict(zip(names, row, strict=True))) if flagged else [])
-        return warnings
 
 
 class _Spelling:
