@@ -75,9 +75,11 @@ def expected(
     there = slice(held.bins.missing)
     reference = _Answers.of(held.counts, held.sums, there)
     rows = int(np.asarray(counted.counts)[there].sum()) if counted else 0
-    reason = _too_few(rows, int(reference.rows.sum()))
-    if reason or counted is None:
+    if reference.rows.sum() < FEWEST_HELD:
+        reason = f"The hold-out has {reference.rows.sum():,.0f} rows; an estimate needs {FEWEST_HELD:,}."
         return Expected(method, {}, {}, rows, reason)
+    if counted is None or not rows:
+        return Expected(method, {}, {}, rows, "The window holds no predictions.")
     answered = _Answers.of(counted.counts, counted.totals, there)
     truth = {each: np.asarray(values, dtype=np.float64)[there] for each, values in held.truth.items()}
     if task == "regression":
@@ -91,12 +93,6 @@ def expected(
     if reason:
         return Expected(method, {}, {}, rows, reason)
     return Expected(method, metrics(answered), metrics(reference), rows)
-
-
-def _too_few(rows: int, held: int) -> str:
-    if held < FEWEST_HELD:
-        return f"The hold-out has {held:,} rows; an estimate needs {FEWEST_HELD:,}."
-    return "" if rows else "The window holds no predictions."
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,8 +138,9 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
             remarks = (*_shortened(each, names), *guess.remarks)
             planned.append(Planned(each, "feature", remarks, guess.column, suspicion))
     if not any(each.part == "feature" for each in planned):
+        left_out = "; ".join(f"{each!r} ({why})" for each, why in reasons.items())
         raise CannotInfer(
-            f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME keeps a column)"
+            f"no column is left to learn from; left out: {left_out} (--keep NAME keeps a column)"
         )
     return Proposal(name, aim.task, target_stats.filled, tuple(planned), tuple(hints))
 
@@ -242,7 +243,3 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: str, task: Task) ->
     is_regression = task == "regression"
     truth = _floats(seen, aim) if is_regression else np.array(seen.column(aim))
     return leaks.suspicion(values, truth, regression=is_regression)
-
-
-def _listed(reasons: dict[str, str]) -> str:
-    return "; ".join(f"{name!r} ({why})" for name, why in reasons.items())

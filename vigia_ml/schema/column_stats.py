@@ -100,7 +100,10 @@ class ColumnStats:
         self.rows += batch.total()
         self.blanks += batch.pop("", 0)
         for text, times in batch.items():
-            if text in self.nulls or (self._null_numbers and self._is_null_number(text)):
+            is_null = text in self.nulls or (
+                self._null_numbers and to_float(text, self.numbers) in self._null_numbers
+            )
+            if is_null:
                 self._leave_out(text, times)
                 continue
             kind, signs = self._known.get(text) or self._meet(text)
@@ -139,9 +142,6 @@ class ColumnStats:
     def _leave_out(self, word: str, times: int) -> None:
         self.blanks += times
         self.missing[word] += times
-
-    def _is_null_number(self, text: str) -> bool:
-        return to_float(text, self.numbers) in self._null_numbers
 
     def number(self, text: str) -> float:
         """Converts a cell to a float; NaN for another text or a missing value."""

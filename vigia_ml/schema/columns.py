@@ -213,10 +213,8 @@ class Column:
             number = float(value)
         except OverflowError:
             raise self._bad("not_finite", "is too large for a double", raw) from None
-        result = self._number(number, raw, exact=kind is int)
-        if self.type == "integer" and kind is int and abs(value) > EXACT_INTEGER:
-            raise self._beyond(raw)
-        return result
+        # The double 2^53 may have been written as 2^53 + 1.
+        return self._number(number, raw, exact=kind is int and abs(value) <= EXACT_INTEGER)
 
     def _number(self, number: float, raw: Any, *, exact: bool = False) -> Value:
         if not math.isfinite(number):
@@ -231,9 +229,8 @@ class Column:
             return number
         if not number.is_integer():
             raise self._bad("not_an_integer", "must be a whole number", raw)
-        # The double 2^53 may have been written as 2^53 + 1.
         if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
-            raise self._beyond(raw)
+            raise self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", raw)
         return int(number)
 
     def _boolean_json(self, value: Any) -> Value:
@@ -280,10 +277,8 @@ class Column:
         return frozenset(self.levels)
 
     @cached_property
-    def _seen_levels(self) -> frozenset[str] | None:
-        if self.type != "category" or self.levels or self.seen is None:
-            return None
-        return frozenset(self.seen.levels)
+    def _seen_levels(self) -> frozenset[str]:
+        return frozenset(self.seen.levels if self.seen is not None else ())
 
     def warning(self, value: Value) -> str | None:
         """Returns the warning code of a value outside the training data's range or levels, or None."""
@@ -291,12 +286,10 @@ class Column:
             return None
         if self.is_numeric:
             low, high = self.seen.minimum, self.seen.maximum
-            if low is None or high is None:
-                return None
-            return None if low <= value <= high else "out_of_range"  # type: ignore[operator]
-        if self._seen_levels is not None and value not in self._seen_levels:
-            return "unseen_level"
-        return None
+            is_inside = low is None or high is None or low <= value <= high  # type: ignore[operator]
+            return None if is_inside else "out_of_range"
+        is_open = self.type == "category" and not self.levels
+        return "unseen_level" if is_open and value not in self._seen_levels else None
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -318,9 +311,6 @@ class Column:
 
     def _not_level(self, value: Any) -> BadValue:
         return self._bad("not_a_level", "must be one of its levels", value, self.levels)
-
-    def _beyond(self, value: Any) -> BadValue:
-        return self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", value)
 
     def _out_of_bounds(self, value: Any) -> BadValue:
         low = "" if self.minimum is None else f"at least {self.minimum:.15g}"

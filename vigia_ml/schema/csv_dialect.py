@@ -143,7 +143,9 @@ class Table:
         knows: Callable[[str], bool] | None = None,
         skip_blank_rows: bool = False,
     ) -> None:
-        head = _peek(stream)
+        start = stream.tell()
+        head = stream.read(PEEKED_BYTES)
+        stream.seek(start)
         if not head.strip(b"\xef\xbb\xbf \r\n\t"):
             raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
         self.encoding = _encoding(head, told.encoding)
@@ -295,15 +297,6 @@ class _Borrowed(io.TextIOWrapper):
     def close(self) -> None:
         with contextlib.suppress(ValueError):  # already detached
             self.detach()
-
-
-def _peek(stream: IO[bytes]) -> bytes:
-    if not stream.seekable():
-        raise ValueError("the CSV stream must be seekable")
-    start = stream.tell()
-    head = stream.read(PEEKED_BYTES)
-    stream.seek(start)
-    return head
 
 
 # -- encoding ------------------------------------------------------------------------------------------

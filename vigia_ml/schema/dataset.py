@@ -183,16 +183,11 @@ class DatasetSchema:
 
         The prediction is made all the same.
         """
-        flagged = []
-        for column in self._watched:
-            code = column.warning(values[column.name])
-            if code is not None:
-                flagged.append({"field": column.name, "code": code})
-        return flagged
-
-    @cached_property
-    def _watched(self) -> tuple[Column, ...]:
-        return tuple(column for column in self.columns if column.seen is not None)
+        return [
+            {"field": column.name, "code": code}
+            for column in self.columns
+            if (code := column.warning(values[column.name])) is not None
+        ]
 
     def _twice(self, name: str, other: str | None = None) -> Fault:
         also = f" (also given as {clip(other)})" if other and other != name else ""

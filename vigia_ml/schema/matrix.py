@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vigia_ml.schema import Column, DatasetSchema, Value
+from vigia_ml.schema.value_checks import BY_COLUMN_FROM
 
 Floats = npt.NDArray[np.float64]
 
 UNSEEN: Final = -1.0
-BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 
 
 def levels_of(column: Column) -> tuple[str, ...]:
@@ -31,24 +31,14 @@ def levels_of(column: Column) -> tuple[str, ...]:
     return column.levels or (column.seen.levels if column.seen else ())
 
 
-def encode(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> Floats:
-    """Encodes valid rows as a matrix (n, p), float64, C-contiguous. For many calls keep a `Coder`."""
-    return Coder(schema).encode(rows)
-
-
 def encode_columns(schema: DatasetSchema, columns: Mapping[str, Iterable[Any]]) -> Floats:
     """Encodes columns (numbers as floats, categories as str or None) as a matrix (n, p), C-contiguous."""
-    coded = [code_column(column, columns[column.name]) for column in schema.columns]
+    coded = []
+    for column in schema.columns:
+        values = columns[column.name]
+        codes = values if _is_numeric(column) else map(_table(column).__getitem__, values)
+        coded.append(np.array(list(codes), dtype=np.float64))
     return np.ascontiguousarray(np.column_stack(coded))
-
-
-def code_column(column: Column, values: Iterable[Any]) -> Floats:
-    """Encodes one column's values as float64 (n,)."""
-    codes = list(values)
-    if not _is_numeric(column):
-        table = _table(column)
-        codes = [table[value] for value in codes]
-    return np.array(codes, dtype=np.float64)
 
 
 def fingerprint(schema: DatasetSchema) -> str:

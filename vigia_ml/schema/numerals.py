@@ -52,6 +52,7 @@ _ONE_MARK: Final = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_AP
 _GROUPED: Final = {
     mark: re.compile(rf"[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+", re.ASCII) for mark in ". '"
 } | {",": re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}", re.ASCII)}  # India writes 12,34,567
+_OTHER: Final = {",": ".", ".": ","}
 _POINTS_ALONE: Final = re.compile(r"(?:[+-]?\d*(?:\.\d*)?(?:[eE][+-]?\d+)?\n)*", re.ASCII)
 _POINT_SHOWN: Final = re.compile(r"^[+-]?(?:0?\.\d+|\d+\.(?:\d{1,2}|\d{4,}))$", re.ASCII | re.MULTILINE)
 
@@ -188,6 +189,11 @@ class _Evidence:
             self.decimals.setdefault(mark, cell)
         return bool(whole or rest)
 
+    @property
+    def implied(self) -> dict[str, str]:
+        """Decimal marks that follow from the thousands marks -> a cell."""
+        return {_OTHER[mark]: cell for mark, cell in self.thousands.items() if mark in _OTHER}
+
     def ambiguous_cell(self, mark: str, delimiter: str) -> str:
         """Returns a cell such as ``1.200`` that may be a whole number although `mark` is the decimal mark.
 
@@ -222,16 +228,9 @@ def _evidence(name: str, cells: Iterable[str], *, strict: bool) -> _Evidence | N
             continue
         if not evidence.add(cell) and strict:
             return None
-    if (
-        strict
-        and len({*evidence.decimals, *(_other(mark) for mark in evidence.thousands if mark in ",.")}) > 1
-    ):
+    if strict and len({*evidence.decimals, *evidence.implied}) > 1:
         return None  # 1,5 and 2.5 in one column: not a column of numbers in any format
     return evidence
-
-
-def _other(mark: str) -> str:
-    return "," if mark == "." else "."
 
 
 def recognise(
@@ -259,22 +258,16 @@ def recognise(
         return NumberFormat(decimal, thousands)
     collected = (_evidence(name, cells, strict=not declared) for name, cells in columns.items())
     evidence = [each for each in collected if each is not None]
-    mark = (
-        decimal or _implied_decimal(thousands) or _decimal(evidence, delimiter, thousands, declared=declared)
-    )
+    implied = _OTHER.get(thousands or "")
+    mark = decimal or implied or _decimal(evidence, delimiter, thousands, declared=declared)
     separator = _thousands(evidence, mark, decimal, delimiter) if thousands is None else thousands
     return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
-
-
-def _implied_decimal(thousands: str | None) -> str | None:
-    return _other(thousands) if thousands in (",", ".") else None
 
 
 def _decimal(evidence: Sequence[_Evidence], delimiter: str, thousands: str | None, *, declared: bool) -> str:
     shown: dict[str, tuple[str, str]] = {}
     for each in evidence:
-        implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
-        for mark, cell in {**implied, **each.decimals}.items():
+        for mark, cell in {**each.implied, **each.decimals}.items():
             shown.setdefault(mark, (each.name, cell))
     if len(shown) > 1 and declared:
         return "."  # the reader then reports each cell with a comma
@@ -305,7 +298,7 @@ def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None
         cells = " and ".join(f"{cell[:40]!r} (column {name!r})" for name, cell in shown.values())
         raise Ambiguous(f"thousands are separated in two ways, {cells}: write all numbers alike")
     for each in evidence:
-        other = _other(decimal)
+        other = _OTHER[decimal]
         if other in each.either and other not in shown:
             cell = next(iter(each.either[other]))
             raise Ambiguous(

@@ -23,14 +23,12 @@ from vigia_ml.schema.columns import Value
 from vigia_ml.schema.dataset import DatasetSchema
 from vigia_ml.schema.faults import Fault
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
-from vigia_ml.schema.value_checks import LONGEST_KEPT, Declined, decoded_type, ranges, reader
+from vigia_ml.schema.value_checks import BY_COLUMN_FROM, LONGEST_KEPT, Declined, decoded_type, ranges, reader
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from vigia_ml.schema.matrix import Floats
 
 SPELLINGS_KEPT: Final = 8
-BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 
 
 class Rows:
@@ -51,12 +49,12 @@ class Rows:
     ) -> None:
         self.compiled, self.values, self.keys = compiled, values, keys
         self._coded = coded or {}
-        self._matrix: npt.NDArray[np.float64] | None = None
+        self._matrix: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def matrix(self) -> npt.NDArray[np.float64]:
+    def matrix(self) -> Floats:
         """Returns the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
         if self._matrix is None:
             self._matrix = self.compiled.coder.encode_values(self.values, self._coded)
@@ -82,7 +80,7 @@ class Rows:
             for row in self.values
         ]
 
-    def _deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
+    def _deserves_warnings(self, matrix: Floats) -> bool:
         """Returns whether any row of the matrix has a warning; nulls have none."""
         return any(
             bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any())

@@ -16,6 +16,7 @@ from typing import Final
 
 from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
+from vigia_ml.schema.faults import counted
 from vigia_ml.schema.numerals import PARENTHESES
 
 LISTED_LEVELS: Final = 50  # people do not read a longer list
@@ -134,7 +135,7 @@ def _near_misses(tally: ColumnStats) -> list[str]:
     if tally.signs["%"] and numeric == tally.filled:
         return ["numbers with and without '%': write all alike in the CSV"]
     if tally.words:
-        cells = "1 cell" if tally.words.total() == 1 else f"{tally.words.total():,} cells"
+        cells = counted(tally.words.total(), "cell")
         finding = f"{_some(sorted(tally.words))} in {cells} is kept as a text"
         return [f"{finding} ({null_options(tally.words)} reads it as missing)"]
     if tally.kinds["code"]:

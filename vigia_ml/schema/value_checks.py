@@ -12,6 +12,7 @@ from msgspec import Meta
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST, BadValue, Column, Value
 from vigia_ml.schema.dataset import DatasetSchema
 
+BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 TEXTS_KEPT: Final = 4_096  # normalised values remembered per column
 LONGEST_KEPT: Final = 200  # characters: surrounding spaces are unlimited, and must not fill the memory
 

@@ -86,7 +86,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     plain = [json.loads(each) for each in rows.inputs()]
     assert plain == [list(instance.values.values()) for instance in instances]
     assert rows.warnings() == [schema.warnings(instance.values) for instance in instances]
-    coded = coding.encode(schema, [instance.values for instance in instances])
+    coded = coding.Coder(schema).encode([instance.values for instance in instances])
     text = [at for at, column in enumerate(schema.columns) if column.type == "text"]
     coded[:, text] = 0.0
     matrix = rows.matrix()
