@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vigia_ml.schema import numerals
-from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, TRUE_WORDS
+from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, NUMBER, TRUE_WORDS
 from vigia_ml.schema.numerals import PARENTHESES, PLAIN, NumberFormat
 
 Kind = Literal["integer", "number", "code", "date", "text"]
@@ -19,7 +19,6 @@ DISTINCT_LIMIT: Final = 100_000  # beyond it cells are classified, but different
 
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,15})", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?[eE]\+?\d{1,2}", re.ASCII)  # 1e+05, as R writes a whole number
-_DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _DIGITS = re.compile(r"[+-]?\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*[^\d\s.,:/-][^\d]{0,9}")
 _TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|[AaPp][Mm]|[+-]\d{2}:?\d{2})?)?"
@@ -41,7 +40,7 @@ def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
         return "integer" if _INTEGER.fullmatch(plain) and abs(int(plain)) <= EXACT_INTEGER else "code"
     if _WHOLE.fullmatch(plain) and abs(float(plain)) < EXACT_INTEGER:
         return "integer"
-    if _DECIMAL.fullmatch(plain):
+    if NUMBER.fullmatch(plain):
         return "number" if abs(float(plain)) <= LARGEST else "text"
     return "date" if _DATE.fullmatch(text) else "text"
 
@@ -95,7 +94,6 @@ class ColumnStats:
         self._null_numbers = frozenset(number for number in numbers if not math.isnan(number))
 
     def add(self, cells: Iterable[str]) -> None:
-        """Counts one batch of cells."""
         batch = Counter(map(str.strip, cells))
         self.rows += batch.total()
         self.blanks += batch.pop("", 0)

@@ -26,7 +26,7 @@ LONGEST_NAME = 200
 TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 _SPACES = re.compile(r"\s+")
 
@@ -173,9 +173,9 @@ class Column:
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
         """Converts a cell to the value JSON would give: whole numbers are exact, all others are doubles."""
-        usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
+        usual = numbers is PLAIN and not self.signs and NUMBER.fullmatch(stripped)
         plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
-        if plain is None or not (usual or _NUMBER.fullmatch(plain)):
+        if plain is None or not (usual or NUMBER.fullmatch(plain)):
             raise self._not_numeric(text)
         if self.missing and float(plain) in self._missing_numbers:
             return self.from_text("")
@@ -202,7 +202,7 @@ class Column:
 
     @cached_property
     def _missing_numbers(self) -> frozenset[float]:
-        return frozenset(float(word) for word in self.missing if _NUMBER.fullmatch(word))
+        return frozenset(float(word) for word in self.missing if NUMBER.fullmatch(word))
 
     def _number_json(self, value: Any, raw: Any = None) -> Value:
         kind = type(value)

@@ -87,7 +87,6 @@ class DatasetSchema:
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
-        """Features by canonical name."""
         return {column.name: column for column in self.columns}
 
     @cached_property
@@ -233,7 +232,6 @@ class DatasetSchema:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> DatasetSchema:
-        """Builds a schema from the JSON of `to_json`."""
         return cls(
             columns=tuple(_column_from_json(column) for column in plain["columns"]),
             target=_column_from_json(plain["target"]),
