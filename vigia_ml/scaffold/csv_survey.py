@@ -177,16 +177,12 @@ class _Thinned:
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
-        self._step, self._skip = 1, 0
+        self._step, self._passed = 1, 0
 
     def add(self, batch: list[list[str]]) -> None:
-        taken = batch[self._skip :: self._step]
-        self._skip = (self._skip - len(batch)) % self._step
-        self.rows.extend(taken)
+        self.rows.extend(batch[-self._passed % self._step :: self._step])
+        self._passed += len(batch)
         while len(self.rows) > SAMPLE_ROWS:
-            # The next row is `skip` rows ahead; it stays the next only if the number of kept rows is even.
-            if len(self.rows) % 2:
-                self._skip += self._step
             self.rows = self.rows[::2]
             self._step *= 2
 

@@ -77,7 +77,7 @@ def determines(levels: Sequence[str], target: Sequence[str], *, one_to_one: bool
 def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], str]:
     """Returns pairs and triples of columns that add up to the target in every row -> the equation.
 
-    Of a pair, the difference counts as well.
+    The difference of a pair counts as well.
 
     Parameters
     ----------

@@ -26,11 +26,6 @@ LEAST: Final[dict[Task, tuple[str, float]]] = {
     "multiclass": ("roc_auc", 0.6),
     "regression": ("r2", 0.1),
 }
-ESTIMATOR: Final[dict[Task, str]] = {
-    "binary": "HistGradientBoostingClassifier",
-    "multiclass": "HistGradientBoostingClassifier",
-    "regression": "HistGradientBoostingRegressor",
-}
 ROWS_FOR_DEFAULTS: Final = 1_000
 
 
@@ -176,7 +171,8 @@ def _arguments(column: Column) -> list[tuple[str, object]]:
 
 def _build(proposal: Proposal) -> list[str]:
     has_texts = any(planned.column and planned.column.type == "text" for planned in proposal.features)
-    model, leaf = ESTIMATOR[proposal.task], ""
+    model = f"HistGradientBoosting{'Regressor' if proposal.task == 'regression' else 'Classifier'}"
+    leaf = ""
     leaf_comment: list[str] = []
     if proposal.rows < ROWS_FOR_DEFAULTS:
         leaf = f", min_samples_leaf={max(2, proposal.rows // 50)}"
