@@ -127,16 +127,13 @@ class DatasetSchema:
         The instance, or all faults of the row.
         """
         if not isinstance(raw, Mapping):
-            return [
-                Fault(None, "not_an_object", "an instance must be a JSON object", echo(raw), has_value=True)
-            ]
-        faults: list[Fault] = []
+            message = "an instance must be a JSON object"
+            return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
+        repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
+        faults = [self._twice(name) for name in repeated]
         values: dict[str, Value] = {}
         written_as: dict[str, str] = {}
         key: str | None = None
-        target: Value = None
-        repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
-        faults.extend(self._twice(name) for name in repeated)
         for name, value in raw.items():
             if len(faults) > REPORTED_FAULTS:
                 return faults
@@ -150,7 +147,8 @@ class DatasetSchema:
                 else:
                     key = row_key or key
             elif role == "unknown":
-                faults.append(self._unknown(name))
+                message = f"{clip(name)} is not a field of this model"
+                faults.append(Fault(clip(name), "unknown_field", message, allowed=self.names))
             if column is None or (role == "target" and not with_target):
                 continue
             if column.name in written_as:
@@ -158,14 +156,9 @@ class DatasetSchema:
                 continue
             written_as[column.name] = name
             try:
-                converted = column.from_text(value) if text else column.from_json(value)
+                values[column.name] = column.from_text(value) if text else column.from_json(value)
             except BadValue as bad:
                 faults.append(bad.fault)
-                continue
-            if role == "target":
-                target = converted
-            else:
-                values[column.name] = converted
         expected = (*self.columns, self.target) if with_target else self.columns
         for column in expected:
             if column.name not in written_as:
@@ -175,7 +168,7 @@ class DatasetSchema:
                     faults.append(Fault(column.name, "missing_field", f"{column.name} is missing"))
         if faults:
             return faults
-        return Instance({name: values[name] for name in self.names}, key, target)
+        return Instance({name: values[name] for name in self.names}, key, values.get(self.target.name))
 
     def warnings(self, values: Mapping[str, Value]) -> list[dict[str, str]]:
         """Returns a warning for each value outside the training data's range or levels.
@@ -191,11 +184,6 @@ class DatasetSchema:
     def _twice(self, name: str, other: str | None = None) -> Fault:
         also = f" (also given as {clip(other)})" if other and other != name else ""
         return Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice{also}")
-
-    def _unknown(self, name: str) -> Fault:
-        return Fault(
-            clip(name), "unknown_field", f"{clip(name)} is not a field of this model", allowed=self.names
-        )
 
     @property
     def example(self) -> dict[str, Value]:
