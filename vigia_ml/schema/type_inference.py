@@ -91,21 +91,19 @@ def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
         if tally.distinct <= FEW_VALUES:
             remarks.append(f"only {tally.distinct} different: if they are codes, make the column a category")
         return "integer", remarks
-    remarks = _near_misses(tally)
+    kind: ColumnType = "category"
     if tally.distinct <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled:
-        return "category", [f"{tally.distinct} different texts", *remarks]
-    if tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
-        return "text", [f"nearly all cells are different texts, up to {tally.longest:,} characters", *remarks]
-    if tally.spaced > 0.5 * tally.filled:
+        finding = f"{tally.distinct} different texts"
+    elif tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
+        kind, finding = "text", f"nearly all cells are different texts, up to {tally.longest:,} characters"
+    elif tally.spaced > 0.5 * tally.filled:
         # A model learns about "Maruti 800 VXI" from "Maruti 800 AC" only if it reads the words.
-        return "text", [
-            f"{tally.distinct:,} different texts of several words; the model reads the words",
-            *remarks,
-        ]
-    count = (
-        f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones get a warning"
-    )
-    return "category", [count, *remarks]
+        kind = "text"
+        finding = f"{tally.distinct:,} different texts of several words; the model reads the words"
+    else:
+        finding = f"{tally.distinct:,} different texts, too many to list"
+        finding += ": any is accepted, unknown ones get a warning"
+    return kind, [finding, *_near_misses(tally)]
 
 
 def _outlying(tally: ColumnStats) -> list[str]:
