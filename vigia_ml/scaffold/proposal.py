@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from vigia_ml.bins import Floats
 from vigia_ml.declaration import Task
 from vigia_ml.scaffold import leaks, non_features, target
 from vigia_ml.scaffold.csv_survey import CannotInfer, Survey
@@ -188,12 +189,12 @@ def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
     return reasons
 
 
-def _floats(seen: Survey, name: str) -> leaks.Floats:
+def _floats(seen: Survey, name: str) -> Floats:
     number = seen.tallies[name].number
     return np.array([number(cell) for cell in seen.column(name)], dtype=np.float64)
 
 
-def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
+def _target_numbers(seen: Survey, name: str) -> Floats | None:
     """Returns a numeric target, or the position of each cell among two levels; else None."""
     tally = seen.tallies[name]
     if tally.is_numeric:

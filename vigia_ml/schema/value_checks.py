@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
@@ -57,7 +57,7 @@ class Number(Read):
 
     def __missing__(self, decoded: Any) -> Value:
         if decoded.__class__ is self.itself and not self.column.missing:
-            return cast("int | float", decoded)
+            return decoded
         try:
             return self.column.from_json(decoded)
         except BadValue as bad:
