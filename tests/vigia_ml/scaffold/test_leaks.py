@@ -38,9 +38,7 @@ def noisy(values: Floats, unexplained: float) -> Floats:
     ],
     ids=["mean", "rounded", "weighted", "noisy", "offset", "difference", "mean of three", "three"],
 )
-def test_a_weighted_sum_of_two_or_three_columns_is_found(
-    target: Floats, parts: tuple[str, ...]
-) -> None:
+def test_a_weighted_sum_of_two_or_three_columns_is_found(target: Floats, parts: tuple[str, ...]) -> None:
     [(found, (explained, equation))] = leaks.weighted(COLUMNS, target).items()
     assert found == parts
     assert explained > 0.997
