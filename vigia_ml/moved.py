@@ -19,5 +19,4 @@ MOVED: Final = {
 
 
 def today(module: str) -> str:
-    """Returns the current name of a module."""
     return MOVED.get(module, module)

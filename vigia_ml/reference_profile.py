@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, Whole, quantile_edges
+from vigia_ml.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, quantile_edges
 from vigia_ml.evaluation.outputs import Answers, label_text
 from vigia_ml.schema import Column, DatasetSchema
 
@@ -166,8 +166,8 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
     if answers.probability is None:
         assert answers.predicted is not None
         errors = np.abs(answers.predicted - answers.truth.astype(np.float64))
-        column = _of_answer(PREDICTION, answers.predicted)
-        return (_with_truth(column, answers.predicted, {"absolute": errors, "squared": errors**2}),)
+        truth = {"absolute": errors, "squared": errors**2}
+        return (_of_answer(PREDICTION, answers.predicted, truth),)
     extra: tuple[float, ...] = ()
     if answers.task == "binary":
         probability = answers.probability[:, 1]
@@ -179,17 +179,23 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
         actual, chosen = answers.places()
         hits = actual == chosen
     names = [label_text(label) for label in answers.classes]
-    sure = _of_answer(PROBABILITY, probability, TWENTIETHS, extra)
     return (
         _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
-        _with_truth(sure, probability, {"hits": hits.astype(np.float64)}),
+        _of_answer(PROBABILITY, probability, {"hits": hits.astype(np.float64)}, TWENTIETHS, extra),
     )
 
 
-def _of_answer(name: str, numbers: Floats, bins: int = TENTHS, extra: Sequence[float] = ()) -> ColumnProfile:
+def _of_answer(
+    name: str,
+    numbers: Floats,
+    truth: Mapping[str, Floats],
+    bins: int = TENTHS,
+    extra: Sequence[float] = (),
+) -> ColumnProfile:
     """Computes an answer's profile; gaps stay bins, because expected metrics need answers in order."""
     slack = SLACK * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
-    return _counted(name, Bins("number", quantile_edges(numbers, bins, extra, slack), (), slack), numbers)
+    edges = quantile_edges(numbers, bins, extra, slack)
+    return _counted(name, Bins("number", edges, (), slack), numbers, truth)
 
 
 def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]) -> ColumnProfile:
@@ -199,18 +205,23 @@ def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]
     gaps = [at for at in inner if not rows[at]]
     if edges and all(bins.is_single(at) for at in inner if rows[at]):
         gaps = [0, *gaps, len(edges)]
-    return _counted(name, replace(bins, gaps=tuple(gaps)), numbers)
+    return _counted(name, replace(bins, gaps=tuple(gaps)), numbers, {})
 
 
-def _counted(name: str, bins: Bins, numbers: Floats) -> ColumnProfile:
-    finite = numbers[np.isfinite(numbers)]
+def _counted(name: str, bins: Bins, numbers: Floats, truth: Mapping[str, Floats]) -> ColumnProfile:
+    is_finite = np.isfinite(numbers)
     places = bins.of_numbers(numbers)
+
+    def sums(values: Floats) -> tuple[float, ...]:
+        return tuple(np.bincount(places, weights=values, minlength=bins.size).tolist())
+
     return ColumnProfile(
         name,
         bins,
         tuple(np.bincount(places, minlength=bins.size).tolist()),
-        _sums(places, np.where(np.isfinite(numbers), numbers, 0.0), bins.size),
-        float(finite.std()) if len(finite) else None,
+        sums(np.where(is_finite, numbers, 0.0)),
+        float(numbers[is_finite].std()) if is_finite.any() else None,
+        {each: sums(values) for each, values in truth.items()},
     )
 
 
@@ -222,15 +233,3 @@ def _of_levels(name: str, levels: Sequence[str | None], declared: Sequence[str])
     bins = Bins("level", levels=places, named=tuple(order[:LEVELS]))
     counts = np.bincount(bins.of_levels(levels), minlength=bins.size)
     return ColumnProfile(name, bins, tuple(counts.tolist()))
-
-
-def _with_truth(
-    column: ColumnProfile, numbers: Floats, truth: Mapping[str, npt.NDArray[np.float64]]
-) -> ColumnProfile:
-    places = column.bins.of_numbers(numbers)
-    sums = {name: _sums(places, values, column.bins.size) for name, values in truth.items()}
-    return replace(column, truth=sums)
-
-
-def _sums(places: Whole, values: Floats, size: int) -> tuple[float, ...]:
-    return tuple(np.bincount(places, weights=values, minlength=size).tolist())

@@ -13,20 +13,20 @@ other outcomes, the estimates do not change.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.bins import Bins
+from vigia_ml.bins import Bins, Floats, Whole
 from vigia_ml.declaration import Task
 from vigia_ml.drift import statistics
 from vigia_ml.drift.bin_counts import Counted
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
 
-Floats = npt.NDArray[np.float64]
 Method = Literal["cbpe", "dle"]
 
 FEWEST_HELD: Final = 50
@@ -72,53 +72,31 @@ def expected(
     held, counted = profile.by_name.get(name), window.get(name)
     if held is None or not held.truth:
         return Expected(method, {}, {}, 0, "The version was stored without predictions for its hold-out.")
-    there = slice(held.bins.missing)
-    reference = _Answers.of(held.counts, held.sums, there)
+    there = slice(held.bins.missing)  # without the bin of missing values
+    reference = Counted(np.array(held.counts)[there], np.array(held.sums)[there])
     rows = int(np.asarray(counted.counts)[there].sum()) if counted else 0
-    reason = _too_few(rows, int(reference.rows.sum()))
-    if reason or counted is None:
+    if reference.rows < FEWEST_HELD:
+        reason = f"The hold-out has {reference.rows:,} rows; an estimate needs {FEWEST_HELD:,}."
         return Expected(method, {}, {}, rows, reason)
-    answered = _Answers.of(counted.counts, counted.totals, there)
-    truth = {each: np.asarray(values, dtype=np.float64)[there] for each, values in held.truth.items()}
+    if counted is None or not rows:
+        return Expected(method, {}, {}, rows, "The window holds no predictions.")
+    answered = Counted(np.asarray(counted.counts)[there], np.asarray(counted.totals)[there])
+    truth = {each: np.array(values)[there] for each, values in held.truth.items()}
     if task == "regression":
-        return _direct(held.bins, reference, answered, truth, rows)
-    reason = miscalibrated(reference.rows, reference.totals, truth["hits"])
+        reason = _too_far(answered, held.bins)
+        metrics: Callable[[Counted], dict[str, float]] = partial(_of_errors, reference=reference, truth=truth)
+    else:
+        reason = miscalibrated(reference.counts, reference.totals, truth["hits"])
+        metrics = partial(_of_two, threshold=threshold) if task == "binary" else _of_more
     if reason:
         return Expected(method, {}, {}, rows, reason)
-    if task == "binary":
-        return Expected(method, _of_two(answered, threshold), _of_two(reference, threshold), rows)
-    return Expected(method, _of_more(answered), _of_more(reference), rows)
-
-
-def _too_few(rows: int, held: int) -> str:
-    if held < FEWEST_HELD:
-        return f"The hold-out has {held:,} rows; an estimate needs {FEWEST_HELD:,}."
-    return "" if rows else "The window holds no predictions."
-
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """Rows and totals of each bin (k,), without the bin of missing values."""
-
-    rows: Floats
-    totals: Floats
-
-    @classmethod
-    def of(cls, counts: object, totals: object, there: slice) -> _Answers:
-        return cls(np.asarray(counts, dtype=np.float64)[there], np.asarray(totals, dtype=np.float64)[there])
-
-    @property
-    def means(self) -> Floats:
-        """Mean of each bin; 0 for bins without rows."""
-        means = np.zeros(len(self.rows))
-        np.divide(self.totals, self.rows, out=means, where=self.rows > 0)
-        return means
+    return Expected(method, metrics(answered), metrics(reference), rows)
 
 
 # -- classes -------------------------------------------------------------------------------------------
 
 
-def miscalibrated(rows: Floats, totals: Floats, hits: Floats) -> str:
+def miscalibrated(rows: Whole | Floats, totals: Floats, hits: Floats) -> str:
     """Returns the reason for not using the probabilities; empty when they are calibrated.
 
     As for drift, the difference has to be more than chance (Hosmer and Lemeshow's statistic, here with one
@@ -146,15 +124,15 @@ def miscalibrated(rows: Floats, totals: Floats, hits: Floats) -> str:
     )
 
 
-def _of_two(answers: _Answers, threshold: float | None) -> dict[str, float]:
+def _of_two(answers: Counted, threshold: float | None) -> dict[str, float]:
     """Returns the metrics of two classes if each bin has the share of positive rows that it predicts."""
-    mean, positive = answers.means, answers.totals
-    negative = answers.rows - positive
-    rows = float(answers.rows.sum())
+    positive, rows = answers.totals, answers.rows
+    negative = answers.counts - positive
+    mean = positive / np.maximum(answers.counts, 1)
     sure = np.clip(mean, 1e-15, 1.0 - 1e-15)
     loss = -(positive * np.log(sure) + negative * np.log1p(-sure))
     metrics = {
-        "brier": float((answers.rows * mean * (1.0 - mean)).sum() / rows),
+        "brier": float((answers.counts * mean * (1.0 - mean)).sum() / rows),
         "log_loss": loss.sum() / rows,
     }
     pairs = float(positive.sum() * negative.sum())
@@ -177,35 +155,30 @@ def _decided(positive: Floats, negative: Floats, predicted: npt.NDArray[np.bool_
     }
 
 
-def _of_more(answers: _Answers) -> dict[str, float]:
+def _of_more(answers: Counted) -> dict[str, float]:
     """Returns the accuracy of several classes: the mean logged probability of the predicted class."""
-    return {"accuracy": float(answers.totals.sum() / answers.rows.sum())}
+    return {"accuracy": float(answers.totals.sum() / answers.rows)}
 
 
 # -- numbers -------------------------------------------------------------------------------------------
 
 
-def _direct(
-    bins: Bins, reference: _Answers, answered: _Answers, truth: Mapping[str, Floats], rows: int
-) -> Expected:
-    outside = float(answered.rows[list(bins.outside)].sum()) / rows
-    if outside > MOST_OUTSIDE:
-        reason = f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
-        return Expected("dle", {}, {}, rows, reason)
-    return Expected(
-        "dle", _of_errors(answered, reference, truth), _of_errors(reference, reference, truth), rows
-    )
+def _too_far(answers: Counted, bins: Bins) -> str:
+    outside = float(answers.counts[list(bins.outside)].sum()) / answers.rows
+    if outside <= MOST_OUTSIDE:
+        return ""
+    return f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
 
 
-def _of_errors(answers: _Answers, reference: _Answers, truth: Mapping[str, Floats]) -> dict[str, float]:
+def _of_errors(answers: Counted, reference: Counted, truth: Mapping[str, Floats]) -> dict[str, float]:
     """Returns mae and rmse, in the target's unit, if each bin has its mean errors on the hold-out."""
-    some = np.flatnonzero(reference.rows > 0)
-    places = np.arange(len(reference.rows))
+    some = np.flatnonzero(reference.counts > 0)
+    places = np.arange(len(reference.counts))
     # A bin without hold-out rows takes the errors of the nearest bin with rows.
     nearest = some[np.abs(places[:, None] - some).argmin(axis=1)]
-    weights = answers.rows / answers.rows.sum()
+    weights = answers.counts / answers.rows
     absolute, squared = (
-        float((weights * (truth[name] / np.maximum(reference.rows, 1.0))[nearest]).sum())
+        float((weights * (truth[name] / np.maximum(reference.counts, 1))[nearest]).sum())
         for name in ("absolute", "squared")
     )
     return {"mae": absolute, "rmse": math.sqrt(squared)}

@@ -13,10 +13,8 @@ import zlib
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+from vigia_ml.bins import Floats, Whole
 
 SMOOTHING: Final = 0.5
 """Rows added to each bin before the logarithms of shares."""
@@ -236,45 +234,19 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
 def chi_square_survival(value: float, freedom: int) -> float:
     """Returns P(X >= value) of chi-square with `freedom` degrees.
 
-    It is the regularised upper incomplete gamma function. A series computes it for small values and a
-    continued fraction elsewhere (NIST Digital Library of Mathematical Functions, 8.7.1 and 8.9.2, the latter
-    by Lentz's algorithm, as in Press et al., Numerical Recipes, 3rd ed., section 6.2).
+    It is the regularised upper incomplete gamma function Q(freedom / 2, value / 2), for whole degrees a
+    finite sum of positive terms: Q(0, x) = 0, Q(1/2, x) = erfc(√x) and
+    Q(a + 1, x) = Q(a, x) + x^a e^-x / Γ(a + 1) (NIST Digital Library of Mathematical Functions, 8.4.6 and
+    8.8.6).
     """
-    a, x = freedom / 2, value / 2
+    x = value / 2
     if x <= 0 or freedom < 1:
         return 1.0
     if not math.isfinite(x):
         return 0.0
-    front = math.exp(a * math.log(x) - x - math.lgamma(a))
-    if x < a + 1:
-        return max(0.0, 1.0 - front * _series(a, x))
-    return front * _fraction(a, x)
-
-
-def _series(a: float, x: float) -> float:
-    term = total = 1.0 / a
-    step = a
-    while abs(term) > 1e-16 * abs(total):
-        step += 1.0
-        term *= x / step
-        total += term
-    return total
-
-
-def _fraction(a: float, x: float) -> float:
-    b = x + 1.0 - a
-    c, d = math.inf, 1.0 / b
-    fraction = d
-    for step in range(1, 10_000):
-        factor = -step * (step - a)
-        b += 2.0
-        d = 1.0 / _not_zero(factor * d + b)
-        c = _not_zero(b + factor / c)
-        fraction *= c * d
-        if abs(c * d - 1.0) < 1e-15:
-            break
-    return fraction
-
-
-def _not_zero(number: float) -> float:
-    return number if abs(number) > 1e-300 else 1e-300
+    first = freedom % 2 / 2
+    terms = [math.erfc(math.sqrt(x))] if first else []
+    for step in range(freedom // 2):
+        a = first + step
+        terms.append(math.exp(a * math.log(x) - x - math.lgamma(a + 1)))
+    return min(1.0, math.fsum(terms))

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from vigia_ml.bins import Bins
 from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import statistics
 from vigia_ml.drift.bin_counts import Counted, Whole
@@ -175,8 +174,8 @@ def compared(
             "reference": reference.tolist(),
             "window": counts.tolist(),
         },
+        **_shares(column, reference, counts),
     )
-    finding = replace(finding, **_shares(column, reference, counts))
     if counted.rows < max(watch.minimum_rows, 1) or not column.rows:
         return finding
     readings: dict[str, Any] = {
@@ -190,7 +189,10 @@ def compared(
     if bins.kind == "level":
         readings["chi_square_p_value"] = statistics.chi_square_p_value(reference, counts)
     else:
-        there = _ascending(bins, counted)  # without the bin of missing values
+        unseen = bins.unseen
+        rows = int(counts[unseen]) if unseen is not None else 0
+        # Without the bin of missing values.
+        there = bins.ascending(float(counted.totals[unseen]) / rows if rows else 0.0)
         readings["ks"] = statistics.kolmogorov_smirnov(reference[there], counts[there])
         readings["wasserstein"] = statistics.wasserstein(
             reference[there],
@@ -200,12 +202,6 @@ def compared(
             column.deviation,
         )
     return replace(finding, verdict=STABLE, **readings)
-
-
-def _ascending(bins: Bins, counted: Counted) -> list[int]:
-    place = bins.unseen
-    rows = int(counted.counts[place]) if place is not None else 0
-    return bins.ascending(float(counted.totals[place]) / rows if rows else 0.0)
 
 
 def _with_room(column: ColumnProfile, reference: Whole, counts: Whole) -> Whole:

@@ -83,7 +83,7 @@ class MatrixEngine(Engine, Protocol):
     text_columns: tuple[int, ...]
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
-        """Returns the scores of a matrix (n, p), float64, C-contiguous, from `matrix.encode`.
+        """Returns the scores of a matrix (n, p), float64, C-contiguous, from its `Coder.encode`.
 
         Parameters
         ----------

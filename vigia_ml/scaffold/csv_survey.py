@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import IO, Final
 
 from vigia_ml.schema import csv_dialect as dialects
-from vigia_ml.schema import numerals
 from vigia_ml.schema.column_stats import ColumnStats
+from vigia_ml.schema.columns import written_name
 from vigia_ml.schema.csv_dialect import Dialect, Row, Table, Told, Unreadable
-from vigia_ml.schema.numerals import NumberFormat
 
 BATCH_ROWS: Final = 20_000
 SAMPLE_ROWS: Final = 20_000  # enough to tell a sum from a coincidence, small enough for a laptop
@@ -31,7 +30,7 @@ class CannotInfer(ValueError):
 class Survey:
     """Result of one pass.
 
-    header : names as written, stripped. rows : number of data rows.
+    header : names as `vigia_ml.schema.columns.written_name` gives them. rows : number of data rows.
     tallies : header name -> statistics of the column.
     sample : up to `SAMPLE_ROWS` rows from the whole file, in file order, cells stripped.
     first_blank : header name -> line number of the first blank cell.
@@ -57,29 +56,6 @@ class Survey:
         return replace(self, sample=[row for row, cell in zip(self.sample, cells, strict=True) if cell])
 
 
-@dataclass(frozen=True)
-class Nulls:
-    """Declared words for a missing value, for all columns and for single columns (by name)."""
-
-    everywhere: frozenset[str] = frozenset()
-    columns: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    def of(self, name: str) -> frozenset[str]:
-        return self.everywhere | self.columns.get(name, frozenset())
-
-    @classmethod
-    def parsed(cls, options: Iterable[str], header: Sequence[str]) -> Nulls:
-        """Parses ``WORD``, or ``COLUMN=WORD`` where the header has such a column."""
-        everywhere, columns = set[str](), dict[str, frozenset[str]]()
-        for each in options:
-            name, mark, word = each.partition("=")
-            if mark and name.strip() in header:
-                columns[name.strip()] = columns.get(name.strip(), frozenset()) | {word.strip()}
-            else:
-                everywhere.add(each.strip())
-        return cls(frozenset(everywhere), columns)
-
-
 def survey(
     stream: IO[bytes],
     told: Told = Told(),  # noqa: B008 (frozen)
@@ -102,97 +78,76 @@ def survey(
         missing, or numbers have two possible readings.
     """
     try:
-        table = Table(stream, told, skip_blank_rows=True)
-        try:
-            return _survey(table, told, nulls, progress)
-        finally:
-            # Not left to the garbage collector, which may run after the stream is closed.
-            table.close()
-    except (Unreadable, numerals.Ambiguous) as error:
+        # Not left to the garbage collector, which may run after the stream is closed.
+        with contextlib.closing(Table(stream, told, skip_blank_rows=True)) as table:
+            return _survey(table, nulls, progress)
+    except Unreadable as error:
         raise CannotInfer(str(error)) from None
 
 
-def _survey(table: Table, told: Told, null_options: Sequence[str], progress: Callable[[int], None]) -> Survey:
+def _survey(table: Table, null_options: Sequence[str], progress: Callable[[int], None]) -> Survey:
     rows = table.rows()
     peeked = list(itertools.islice(rows, PEEKED_ROWS))
     _check_header(table.header, [cells for _, cells in peeked])
-    nulls = Nulls.parsed(null_options, table.header)
-    numbers = _recognise_numbers(table, peeked, told, nulls)
-    seen = _count(table.header, itertools.chain(peeked, rows), numbers, nulls, progress)
-    kept = [place for place, (name, tally) in enumerate(seen.columns) if name or tally.filled]
-    header = tuple(seen.columns[place][0] for place in kept)
+    nulls = _nulls(null_options, table.header)
+    cells_of = {
+        name: [cells[place] for _, cells in peeked if place < len(cells)]
+        for place, name in enumerate(table.header)
+        if name
+    }
+    numbers = table.recognise_numbers(
+        {
+            name: [cell for cell in cells if cell.strip() not in nulls[name]]
+            for name, cells in cells_of.items()
+        }
+    )
+    tallies = [ColumnStats(name, numbers, nulls[name]) for name in table.header]
+    sample, first_blank, count, line = _Thinned(), dict[str, int](), 0, 0
+    rows = itertools.chain(peeked, rows)
+    while batch := list(itertools.islice(rows, BATCH_ROWS)):
+        _check_lengths(batch, table.header)
+        for place, tally in enumerate(tallies):
+            had = tally.blanks + tally.words.total()
+            tally.add([cells[place] for _, cells in batch])
+            if not had and tally.blanks + tally.words.total():
+                empty = {"", *tally.missing, *tally.words}
+                first_blank[tally.name] = next(at for at, cells in batch if cells[place].strip() in empty)
+        sample.add([[cell.strip() for cell in cells] for _, cells in batch])
+        count, line = count + len(batch), batch[-1][0]
+        progress(count)
+    for tally in tallies:
+        tally.settle()
+    kept = [place for place, tally in enumerate(tallies) if tally.name or tally.filled]
+    header = tuple(table.header[place] for place in kept)
     if header.count("") > 1:
         raise CannotInfer(
             f"{header.count('')} columns that hold values have no name: name them in the header, and remove "
             "lines above it"
         )
-    notes = list(table.notes)
-    if unnamed := len(seen.columns) - len(kept):
-        columns = "1 column" if unnamed == 1 else f"{unnamed} columns"
-        notes.append(f"{columns} without a name or a value skipped")
-    dialect = Dialect(
-        table.delimiter,
-        numbers.decimal,
-        table.byte_order_mark,
-        numbers.thousands,
-        table.encoding,
-        tuple(notes),
+    table.note_skipped(len(tallies) - len(kept))
+    result = Survey(
+        table.dialect(numbers),
+        header,
+        count,
+        {tallies[place].name: tallies[place] for place in kept},
+        [[row[place] for place in kept] for row in sample.rows],
+        first_blank,
+        tuple(table.passed_over()),
     )
-    sample = [[row[place] for place in kept] for row in seen.sample]
-    tallies = {seen.columns[place][0]: seen.columns[place][1] for place in kept}
-    result = Survey(dialect, header, seen.rows, tallies, sample, seen.first_blank, tuple(table.passed_over()))
-    return replace(result, notes=(*result.notes, *_total_row(result, seen.last_line)))
+    return replace(result, notes=(*result.notes, *_total_row(result, line)))
 
 
-@dataclass
-class _Counts:
-    columns: list[tuple[str, ColumnStats]]
-    sample: list[list[str]]
-    rows: int
-    first_blank: dict[str, int]
-    last_line: int
-
-
-def _count(
-    header: Sequence[str],
-    rows: Iterator[Row],
-    numbers: NumberFormat,
-    nulls: Nulls,
-    progress: Callable[[int], None],
-) -> _Counts:
-    columns = [(name, ColumnStats(name, numbers, nulls.of(name))) for name in header]
-    sample, first_blank, count, line = _Thinned(), dict[str, int](), 0, 0
-    while batch := list(itertools.islice(rows, BATCH_ROWS)):
-        _check_lengths(batch, header)
-        for place, (name, tally) in enumerate(columns):
-            had = tally.blanks + tally.words.total()
-            tally.add([cells[place] for _, cells in batch])
-            if not had and tally.blanks + tally.words.total():
-                empty = {"", *tally.missing, *tally.words}
-                first_blank[name] = next(line for line, cells in batch if cells[place].strip() in empty)
-        sample.add([[cell.strip() for cell in cells] for _, cells in batch])
-        count, line = count + len(batch), batch[-1][0]
-        progress(count)
-    for _, tally in columns:
-        tally.settle()
-    return _Counts(columns, sample.rows, count, first_blank, line)
-
-
-def _recognise_numbers(table: Table, rows: Sequence[Row], told: Told, nulls: Nulls) -> NumberFormat:
-    columns = {
-        f"{name}": [cells[place] for _, cells in rows if place < len(cells)]
-        for place, name in enumerate(table.header)
-        if name
-    }
-    for name, words in nulls.columns.items():
-        columns[name] = [cell for cell in columns[name] if cell.strip() not in words]
-    return numerals.recognise(
-        columns,
-        delimiter=table.delimiter,
-        decimal=told.decimal,
-        thousands=told.thousands,
-        nulls=nulls.everywhere,
-    )
+def _nulls(options: Iterable[str], header: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Parses ``WORD``, or ``COLUMN=WORD`` where the header has such a column: name -> its words."""
+    words = {name: set[str]() for name in header}
+    for each in options:
+        option, mark, word = each.partition("=")
+        if mark and (name := written_name(option)) in header:
+            words[name].add(word.strip())
+        else:
+            for own in words.values():
+                own.add(each.strip())
+    return {name: frozenset(own) for name, own in words.items()}
 
 
 def _total_row(seen: Survey, line: int) -> list[str]:
@@ -222,16 +177,12 @@ class _Thinned:
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
-        self._step, self._skip = 1, 0
+        self._step, self._passed = 1, 0
 
     def add(self, batch: list[list[str]]) -> None:
-        taken = batch[self._skip :: self._step]
-        self._skip = (self._skip - len(batch)) % self._step
-        self.rows.extend(taken)
+        self.rows.extend(batch[-self._passed % self._step :: self._step])
+        self._passed += len(batch)
         while len(self.rows) > SAMPLE_ROWS:
-            # The next row is `skip` rows ahead; it stays the next only if the number of kept rows is even.
-            if len(self.rows) % 2:
-                self._skip += self._step
             self.rows = self.rows[::2]
             self._step *= 2
 
@@ -249,10 +200,9 @@ def _check_header(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name in filter(None, header):
         if "\x00" in name:
             raise CannotInfer(f"the column name {name[:60]!r} holds a NUL character")
-        plain = unicodedata.normalize("NFC", name)
-        if plain in seen:
+        if name in seen:
             raise CannotInfer(f"two columns are called {name[:60]!r}: rename one in the header")
-        seen.add(plain)
+        seen.add(name)
 
 
 def _check_lengths(batch: Sequence[Row], header: Sequence[str]) -> None:

@@ -47,7 +47,7 @@ def _rewrite(stream: IO[bytes], target: IO[bytes], schema: DatasetSchema, dialec
     table = Table(stream, dialect.told, skip_blank_rows=True)
     numbers = NumberFormat(dialect.decimal, dialect.thousands)
     kept = [place for place, name in enumerate(table.header) if schema.role(name) != "unknown"]
-    columns = [_column(schema, table.header[place]) for place in kept]
+    columns = [schema.resolve(table.header[place])[1] for place in kept]
     with io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True) as plain:
         writer = csv.writer(plain, lineterminator="\n")
         writer.writerow(table.header[place] for place in kept)
@@ -56,10 +56,6 @@ def _rewrite(stream: IO[bytes], target: IO[bytes], schema: DatasetSchema, dialec
             if all(cell for column, cell in zip(columns, row, strict=True) if column is schema.target):
                 writer.writerow(row)
     table.close()
-
-
-def _column(schema: DatasetSchema, name: str) -> Column | None:
-    return schema.find(name) or (schema.target if schema.role(name) == "target" else None)
 
 
 def _cell(column: Column | None, cell: str, numbers: NumberFormat) -> str:

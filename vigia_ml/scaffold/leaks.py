@@ -6,17 +6,16 @@ Each finding is a sentence. All functions read aligned samples of the file and a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from vigia_ml.bins import Floats
 
 NEARLY_ONE: Final = 0.999
 SUSPICIOUS: Final = 0.98
-PROBED_ROWS: Final = 48  # rows that propose sums, which all rows then confirm
 PAIRED_COLUMNS: Final = 200
 TRIPLED_COLUMNS: Final = 60  # 34,220 triples
 SCORED_ROWS: Final = 5_000
@@ -34,6 +33,8 @@ def copies(values: Floats, target: Floats) -> str:
     ----------
     values, target : (n,), NaN where blank.
     """
+    from scipy.stats import rankdata
+
     both = np.isfinite(values) & np.isfinite(target)
     if both.sum() < max(10, 0.5 * len(target)):
         return ""
@@ -42,18 +43,11 @@ def copies(values: Floats, target: Floats) -> str:
         return ""
     if np.array_equal(x, y):
         return "it equals the target"
-    for name, a, b in (("Pearson", x, y), ("Spearman", _ranks(x), _ranks(y))):
+    for name, a, b in (("Pearson", x, y), ("Spearman", rankdata(x), rankdata(y))):
         correlation = float(np.corrcoef(a, b)[0, 1])
         if abs(correlation) > NEARLY_ONE:
             return f"it moves with the target ({name} correlation {correlation:.4f})"
     return ""
-
-
-def _ranks(values: Floats) -> Floats:
-    from scipy.stats import rankdata
-
-    ranks: Floats = rankdata(values)
-    return ranks
 
 
 def determines(levels: Sequence[str], target: Sequence[str], *, one_to_one: bool) -> str:
@@ -83,26 +77,22 @@ def determines(levels: Sequence[str], target: Sequence[str], *, one_to_one: bool
 def sums(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, ...], str]:
     """Returns pairs and triples of columns that add up to the target in every row -> the equation.
 
+    The difference of a pair counts as well.
+
     Parameters
     ----------
     columns : name -> (n,); a blank counts as 0. target : (n,), finite.
     """
-    if len(target) < 10:
-        return {}
     plain = {name: np.nan_to_num(values) for name, values in columns.items()}
-    names = [name for name, values in plain.items() if np.ptp(values) > 0]
-    names = _closest(names, plain, target, PAIRED_COLUMNS)
-    probe = np.unique(np.linspace(0, len(target) - 1, PROBED_ROWS).astype(int))
+    scale = float(np.abs(target).max(initial=0.0)) or 1.0
     equations: dict[tuple[str, ...], str] = {}
-    for parts, signs in itertools.chain(
-        _pairs(names, plain, target, probe),
-        _triples(_closest(names, plain, target, TRIPLED_COLUMNS), plain, target, probe),
-    ):
-        if any(set(known) <= set(parts) for known in equations):
-            continue
-        total = sum(sign * plain[name] for name, sign in zip(parts, signs, strict=True))
-        if _equal(np.asarray(total), target).all():
-            equations[parts] = " + ".join(parts) if min(signs) > 0 else " - ".join(parts)
+    for parts in _promising(columns, target):
+        totals = {" + ".join(parts): np.sum([plain[name] for name in parts], axis=0)}
+        if len(parts) == 2:
+            totals |= {f"{a} - {b}": plain[a] - plain[b] for a, b in itertools.permutations(parts)}
+        for equation, total in totals.items():
+            if np.isclose(total, target, rtol=1e-9, atol=1e-9 * scale).all() and not _holds(equations, parts):
+                equations[parts] = equation
     return equations
 
 
@@ -116,62 +106,59 @@ def weighted(columns: Mapping[str, Floats], target: Floats) -> dict[tuple[str, .
     ----------
     columns : name -> (n,), NaN where blank. target : (n,), finite.
     """
-    step = -(-len(target) // SCORED_ROWS)
-    y = target[::step]
-    numbers = {name: values[::step] for name, values in columns.items() if np.isfinite(values).any()}
-    blank_is_zero = {name: np.nan_to_num(values) for name, values in numbers.items()}
-    names = [name for name, values in blank_is_zero.items() if np.ptp(values) > 0]
-    if len(y) < FEWEST_ROWS or np.ptp(y) == 0:
-        return {}
     equations: dict[tuple[str, ...], tuple[float, str]] = {}
-    for size, most in ((2, PAIRED_COLUMNS), (3, TRIPLED_COLUMNS)):
-        near = _closest(names, blank_is_zero, y, most)
-        for parts in _promising(near, numbers, blank_is_zero, y, size):
-            if any(set(known) <= set(parts) for known in equations):
-                continue
-            for values in (numbers, blank_is_zero):
-                fitted = _fitted(parts, values, y)
-                if fitted is not None and fitted[0] >= WEIGHTED:
-                    equations[parts] = fitted
-                    break
+    y, numbers, blank_is_zero = _thinned(columns, target)
+    for parts in _promising(columns, target):
+        for values in (numbers, blank_is_zero):
+            if _holds(equations, parts):
+                break
+            fitted = _fitted(parts, values, y)
+            if fitted is not None and fitted[0] >= WEIGHTED:
+                equations[parts] = fitted
     return equations
 
 
-def _promising(
-    names: list[str],
-    columns: Mapping[str, Floats],
-    blank_is_zero: Mapping[str, Floats],
-    target: Floats,
-    size: int,
-) -> list[tuple[str, ...]]:
-    """Returns groups of `size` columns with promising correlations, best first.
+def _holds(equations: Iterable[tuple[str, ...]], parts: tuple[str, ...]) -> bool:
+    """Returns whether some of the columns make an equation already."""
+    return any(set(known) <= set(parts) for known in equations)
+
+
+def _thinned(
+    columns: Mapping[str, Floats], target: Floats
+) -> tuple[Floats, dict[str, Floats], dict[str, Floats]]:
+    """Returns (target, columns that vary, the same with blanks as 0) of at most `SCORED_ROWS` rows."""
+    step = -(-len(target) // SCORED_ROWS)
+    zeros = {name: np.nan_to_num(values[::step]) for name, values in columns.items()}
+    zeros = {name: values for name, values in zeros.items() if np.ptp(values) > 0}
+    return target[::step], {name: columns[name][::step] for name in zeros}, zeros
+
+
+def _promising(columns: Mapping[str, Floats], target: Floats) -> Iterator[tuple[str, ...]]:
+    """Yields pairs, then triples, of columns with promising correlations, best first.
 
     R² follows from correlations alone, so all groups are computed at once. With blanks the correlations are
     those of the rows that have both values, or of blanks counted as 0.
     """
-    if len(names) < size:
-        return []
-    groups = np.array(list(itertools.combinations(range(len(names)), size)))
-    best = np.zeros(len(groups))
-    for values in (columns, blank_is_zero):
-        table = np.column_stack([*(values[name] for name in names), target])
-        r2 = _explained(_correlations(table), groups)
-        best = np.maximum(best, np.where(np.isfinite(r2), r2, 0.0))
-        if not np.isnan(table).any():
-            break  # the second pass would give the same
-    places = np.flatnonzero(best >= PROMISING)
-    places = places[np.argsort(-best[places], kind="stable")][:TRIED_GROUPS]
-    return [tuple(names[place] for place in groups[each]) for each in places]
+    import pandas as pd
 
-
-def _correlations(table: Floats) -> Floats:
-    """Returns Pearson correlations (p, p) of columns (n, p), each over the rows where both are known."""
-    known = np.isfinite(table).astype(np.float64)
-    centred = np.where(known > 0, table, 0.0)
-    centred = np.where(known > 0, table - centred.sum(axis=0) / np.maximum(known.sum(axis=0), 1), 0.0)
-    with np.errstate(all="ignore"):
-        squares = (centred**2).T @ known
-        return np.asarray((centred.T @ centred) / np.sqrt(squares * squares.T))
+    if len(target) < FEWEST_ROWS:
+        return
+    y, numbers, blank_is_zero = _thinned(columns, target)
+    if np.ptp(y) == 0:
+        return
+    for size, most in ((2, PAIRED_COLUMNS), (3, TRIPLED_COLUMNS)):
+        names = _closest(list(numbers), blank_is_zero, y, most)
+        if len(names) < size:
+            return
+        groups = np.array(list(itertools.combinations(range(len(names)), size)))
+        best = np.zeros(len(groups))
+        for values in (numbers, blank_is_zero):
+            table = np.column_stack([*(values[name] for name in names), y])
+            r2 = _explained(pd.DataFrame(table).corr().to_numpy(), groups)
+            best = np.maximum(best, np.where(np.isfinite(r2), r2, 0.0))
+        places = np.flatnonzero(best >= PROMISING)
+        places = places[np.argsort(-best[places], kind="stable")][:TRIED_GROUPS]
+        yield from (tuple(names[place] for place in groups[each]) for each in places)
 
 
 def _explained(correlations: Floats, groups: npt.NDArray[np.intp]) -> Floats:
@@ -232,35 +219,6 @@ def _closest(names: list[str], columns: Mapping[str, Floats], target: Floats, mo
     return [name for name in names if name in best]
 
 
-def _equal(total: Floats, target: Floats) -> npt.NDArray[np.bool_]:
-    scale = float(np.abs(target).max()) or 1.0
-    return np.isclose(total, target, rtol=1e-9, atol=1e-9 * scale)
-
-
-def _pairs(
-    names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
-) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
-    matrix = np.array([columns[name][probe] for name in names])
-    pairs: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
-    for i, first in enumerate(matrix):
-        added = _equal(first + matrix, target[probe]).all(axis=1)
-        pairs += [((names[i], names[j]), (1, 1)) for j in np.flatnonzero(added) if j > i]
-        less = _equal(first - matrix, target[probe]).all(axis=1)
-        pairs += [((names[i], names[j]), (1, -1)) for j in np.flatnonzero(less) if j != i]
-    return pairs
-
-
-def _triples(
-    names: list[str], columns: Mapping[str, Floats], target: Floats, probe: npt.NDArray[Any]
-) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
-    matrix = np.array([columns[name][probe] for name in names])
-    triples: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
-    for i, j in itertools.combinations(range(len(names)), 2):
-        added = _equal(matrix[i] + matrix[j] + matrix[j + 1 :], target[probe]).all(axis=1)
-        triples += [((names[i], names[j], names[j + 1 + k]), (1, 1, 1)) for k in np.flatnonzero(added)]
-    return triples
-
-
 def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> str:
     """Returns a warning if a small tree on this column alone predicts the target almost perfectly.
 
@@ -275,14 +233,12 @@ def suspicion(values: Floats, target: npt.NDArray[Any], *, regression: bool) -> 
     step = -(-len(values) // SCORED_ROWS)
     x, y = values[::step, None], target[::step]
     learn, judge = slice(0, None, 2), slice(1, None, 2)
-    if len(y) < 40 or (not regression and len(np.unique(y[learn])) < 2):
+    if len(y) < 40 or len(np.unique(y[learn])) < 2:
         return ""
     leaf = max(2, len(y) // 200)
     if regression:
         tree = DecisionTreeRegressor(max_depth=6, min_samples_leaf=leaf, random_state=0)
-        spread = float(((y[judge] - y[judge].mean()) ** 2).sum())
-        missed = float(((y[judge] - tree.fit(x[learn], y[learn]).predict(x[judge])) ** 2).sum())
-        score, name = (1 - missed / spread if spread else 0.0), "R²"
+        score, name = tree.fit(x[learn], y[learn]).score(x[judge], y[judge]), "R²"
     else:
         forest = DecisionTreeClassifier(max_depth=6, min_samples_leaf=leaf, random_state=0)
         forest.fit(x[learn], y[learn])

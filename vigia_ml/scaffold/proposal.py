@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from vigia_ml.bins import Floats
 from vigia_ml.declaration import Task
 from vigia_ml.scaffold import leaks, non_features, target
 from vigia_ml.scaffold.csv_survey import CannotInfer, Survey
 from vigia_ml.schema import Column, DatasetSchema
-from vigia_ml.schema.columns import LONGEST_NAME
+from vigia_ml.schema.columns import LONGEST_NAME, written_name
 from vigia_ml.schema.row_keys import KEY_FIELD
 from vigia_ml.schema.type_inference import canonical_names, guess_column
 
@@ -97,6 +98,13 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
     ------
     CannotInfer : when a name is not in the file, the target is unusable, or no feature is left.
     """
+    wishes = replace(
+        wishes,
+        target=written_name(wishes.target),
+        keep=frozenset(map(written_name, wishes.keep)),
+        drop=frozenset(map(written_name, wishes.drop)),
+        key=None if wishes.key is None else written_name(wishes.key),
+    )
     _check_names(seen, wishes)
     target_stats = seen.tallies[wishes.target]
     target.check(target_stats, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)
@@ -127,12 +135,13 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
                 )
         else:
             guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
-            suspicion = _suspicion(seen, each, guess.column, aim)
+            suspicion = _suspicion(seen, each, guess.column, wishes.target, aim.task)
             remarks = (*_shortened(each, names), *guess.remarks)
             planned.append(Planned(each, "feature", remarks, guess.column, suspicion))
     if not any(each.part == "feature" for each in planned):
+        left_out = "; ".join(f"{each!r} ({why})" for each, why in reasons.items())
         raise CannotInfer(
-            f"no column is left to learn from; left out: {_listed(reasons)} (--keep NAME keeps a column)"
+            f"no column is left to learn from; left out: {left_out} (--keep NAME keeps a column)"
         )
     return Proposal(name, aim.task, target_stats.filled, tuple(planned), tuple(hints))
 
@@ -180,12 +189,12 @@ def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
     return reasons
 
 
-def _floats(seen: Survey, name: str) -> leaks.Floats:
+def _floats(seen: Survey, name: str) -> Floats:
     number = seen.tallies[name].number
     return np.array([number(cell) for cell in seen.column(name)], dtype=np.float64)
 
 
-def _target_numbers(seen: Survey, name: str) -> leaks.Floats | None:
+def _target_numbers(seen: Survey, name: str) -> Floats | None:
     """Returns a numeric target, or the position of each cell among two levels; else None."""
     tally = seen.tallies[name]
     if tally.is_numeric:
@@ -224,7 +233,7 @@ def _leaks(seen: Survey, names: Sequence[str], aim: str, hints: list[str]) -> di
     return reasons
 
 
-def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> str:
+def _suspicion(seen: Survey, name: str, column: Column, aim: str, task: Task) -> str:
     if column.type == "text":
         return ""
     if column.is_numeric:
@@ -232,16 +241,6 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: target.Target) -> s
     else:
         places = {text: place for place, text in enumerate(sorted(seen.tallies[name].counts))}
         values = np.array([float(places.get(cell, -1)) for cell in seen.column(name)])
-    if aim.task == "regression":
-        return leaks.suspicion(values, _floats(seen, _source(seen, aim)), regression=True)
-    return leaks.suspicion(values, np.array(seen.column(_source(seen, aim))), regression=False)
-
-
-def _source(seen: Survey, aim: target.Target) -> str:
-    """Returns the name of the target in the CSV."""
-    known = (*aim.column.aliases, aim.column.name)
-    return next(name for name in known if name in seen.header)
-
-
-def _listed(reasons: dict[str, str]) -> str:
-    return "; ".join(f"{name!r} ({why})" for name, why in reasons.items())
+    is_regression = task == "regression"
+    truth = _floats(seen, aim) if is_regression else np.array(seen.column(aim))
+    return leaks.suspicion(values, truth, regression=is_regression)

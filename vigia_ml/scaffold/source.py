@@ -9,6 +9,7 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Final
 
 from vigia_ml.declaration import Task
@@ -24,11 +25,6 @@ LEAST: Final[dict[Task, tuple[str, float]]] = {
     # A good accuracy depends on the shares of the classes; the area does not.
     "multiclass": ("roc_auc", 0.6),
     "regression": ("r2", 0.1),
-}
-ESTIMATOR: Final[dict[Task, str]] = {
-    "binary": "HistGradientBoostingClassifier",
-    "multiclass": "HistGradientBoostingClassifier",
-    "regression": "HistGradientBoostingRegressor",
 }
 ROWS_FOR_DEFAULTS: Final = 1_000
 
@@ -166,30 +162,22 @@ def _arguments(column: Column) -> list[tuple[str, object]]:
     arguments: list[tuple[str, object]] = [("", column.name), ("", column.type), ("description", "")]
     if column.is_numeric:
         arguments.append(("unit", ""))
-    defaults = Column("any", column.type)
-    for name in (
-        "nullable",
-        "levels",
-        "minimum",
-        "maximum",
-        "aliases",
-        "normalise",
-        "max_length",
-        "missing",
-        "signs",
-        "example",
-    ):
-        value = getattr(column, name)
-        if value != getattr(defaults, name):
-            arguments.append((name, value))
+    for item in fields(Column):
+        value = getattr(column, item.name)
+        if item.name not in ("name", "type", "description", "unit", "seen") and value != item.default:
+            arguments.append((item.name, value))
     return arguments
 
 
 def _build(proposal: Proposal) -> list[str]:
     has_texts = any(planned.column and planned.column.type == "text" for planned in proposal.features)
-    model, leaf = ESTIMATOR[proposal.task], ""
+    model = f"HistGradientBoosting{'Regressor' if proposal.task == 'regression' else 'Classifier'}"
+    leaf = ""
+    leaf_comment: list[str] = []
     if proposal.rows < ROWS_FOR_DEFAULTS:
         leaf = f", min_samples_leaf={max(2, proposal.rows // 50)}"
+        many = f"too many for {proposal.rows:,} rows: remove this as data grows."
+        leaf_comment = [f"# scikit-learn's 20 rows per leaf are {many}"]
     imports = [
         "from sklearn.compose import ColumnTransformer",
         *(["from sklearn.decomposition import TruncatedSVD"] if has_texts else []),
@@ -207,7 +195,7 @@ def _build(proposal: Proposal) -> list[str]:
         "# Unknown levels become NaN: -1 would make them neighbours of the first level.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
         *_parts(has_texts),
-        *_leaf_comment(proposal.rows, leaf),
+        *leaf_comment,
         f"model = {model}(early_stopping=False{leaf}, random_state=seed)",
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
@@ -234,12 +222,6 @@ def _parts(has_texts: bool) -> list[str]:
         f"{STEP * 2}shrunk = make_pipeline(words, TruncatedSVD(16, random_state=seed))",
         f'{STEP * 2}parts.append((f"words of {{len(parts)}}", shrunk, column.name))',
     ]
-
-
-def _leaf_comment(rows: int, leaf: str) -> list[str]:
-    if not leaf:
-        return []
-    return [f"# scikit-learn's 20 rows per leaf are too many for {rows:,} rows: remove this as data grows."]
 
 
 def _model(proposal: Proposal, drop_duplicates: bool) -> Iterable[str]:

@@ -7,8 +7,8 @@ from typing import Final
 
 from vigia_ml.declaration import Task
 from vigia_ml.scaffold.csv_survey import CannotInfer
-from vigia_ml.schema.column_stats import ColumnStats
-from vigia_ml.schema.columns import FALSE_WORDS, TRUE_WORDS, Column
+from vigia_ml.schema.column_stats import ColumnStats, are_flags
+from vigia_ml.schema.columns import Column
 from vigia_ml.schema.type_inference import canonical_levels, normalisation, null_options, room_for
 
 MOST_CLASSES: Final = 20
@@ -81,9 +81,10 @@ def _propose(tally: ColumnStats, name: str, aliases: tuple[str, ...], requested:
         column = Column(name, "integer" if tally.is_whole else "number", aliases=aliases)
         kind = "whole numbers" if tally.is_whole else "numbers"
         return Target(column, task, (f"{kind} from {tally.minimum:.6g} to {tally.maximum:.6g}", reason))
-    if task == "binary":
-        return _binary(tally, name, aliases, reason)
-    return _multiclass(tally, name, aliases, reason)
+    if task == "binary" and are_flags(tally.counts):
+        reading = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
+        return Target(Column(name, "boolean", aliases=aliases), task, (reading, reason))
+    return _of_classes(tally, name, aliases, task, reason)
 
 
 def _check_words(tally: ColumnStats) -> None:
@@ -119,38 +120,15 @@ def _guess_task(tally: ColumnStats) -> tuple[Task, str]:
     return "multiclass", f"{tally.distinct} different texts"
 
 
-def _binary(tally: ColumnStats, name: str, aliases: tuple[str, ...], reason: str) -> Target:
-    texts = {text.lower() for text in tally.counts}
-    if texts <= {*TRUE_WORDS, *FALSE_WORDS} and _has_both(texts):
-        reading = f"{', '.join(sorted(tally.counts))} read as no and yes; answers are true and false"
-        return Target(Column(name, "boolean", aliases=aliases), "binary", (reading, reason))
-    normalise = normalisation(tally.counts)
-    levels = canonical_levels(tally.counts, normalise)
-    if len(levels) != 2:
-        raise CannotInfer(f"a binary target has two values, {tally.name!r} has {len(levels):,}")
-    column = Column(
-        name,
-        "category",
-        levels=levels,
-        aliases=aliases,
-        normalise=normalise,
-        max_length=room_for(tally.longest),
-    )
-    positive = f"predictions have the probability of the second level, {levels[1][:60]!r}"
-    return Target(column, "binary", (positive, *_words(tally), *_as_text(tally), reason))
-
-
-def _has_both(words: set[str]) -> bool:
-    return bool(words & set(TRUE_WORDS)) and bool(words & set(FALSE_WORDS))
-
-
-def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], reason: str) -> Target:
-    if tally.distinct > MOST_CLASSES_ASKED:
+def _of_classes(tally: ColumnStats, name: str, aliases: tuple[str, ...], task: Task, reason: str) -> Target:
+    if task == "multiclass" and tally.distinct > MOST_CLASSES_ASKED:
         raise CannotInfer(
             f"{tally.distinct:,} classes in {tally.name!r} are too many; at most {MOST_CLASSES_ASKED} fit"
         )
     normalise = normalisation(tally.counts)
     levels = canonical_levels(tally.counts, normalise)
+    if task == "binary" and len(levels) != 2:
+        raise CannotInfer(f"a binary target has two values, {tally.name!r} has {len(levels):,}")
     if len(levels) < 2:
         raise CannotInfer(f"the target {tally.name!r} has only one level when case is ignored")
     column = Column(
@@ -161,17 +139,15 @@ def _multiclass(tally: ColumnStats, name: str, aliases: tuple[str, ...], reason:
         normalise=normalise,
         max_length=room_for(tally.longest),
     )
-    return Target(column, "multiclass", (f"{len(levels)} classes", *_words(tally), *_as_text(tally), reason))
-
-
-def _words(tally: ColumnStats) -> tuple[str, ...]:
-    if not tally.words:
-        return ()
-    return (f"{', '.join(map(repr, sorted(tally.words)))} is a class ({null_options(tally.words)}: missing)",)
-
-
-def _as_text(tally: ColumnStats) -> tuple[str, ...]:
-    if not tally.is_numeric:
-        return ()
-    label = next(iter(tally.counts))
-    return (f'labels are text, although they look like numbers: JSON says "{label}", not {label}',)
+    remarks = [
+        f"predictions have the probability of the second level, {levels[1][:60]!r}"
+        if task == "binary"
+        else f"{len(levels)} classes"
+    ]
+    if tally.words:
+        words = ", ".join(map(repr, sorted(tally.words)))
+        remarks.append(f"{words} is a class ({null_options(tally.words)}: missing)")
+    if tally.is_numeric:
+        label = next(iter(tally.counts))
+        remarks.append(f'labels are text, although they look like numbers: JSON says "{label}", not {label}')
+    return Target(column, task, (*remarks, reason))

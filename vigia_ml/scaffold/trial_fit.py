@@ -14,7 +14,7 @@ from vigia_ml.fitting import fit as fitting
 from vigia_ml.fitting import parquet
 from vigia_ml.notes import Note
 from vigia_ml.scaffold.csv_survey import CannotInfer
-from vigia_ml.schema import DatasetSchema, InvalidRows
+from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Dialect
 from vigia_ml.schema.csv_reader import CsvReader
 
@@ -63,41 +63,31 @@ def run(
     CannotInfer : when a row does not fit the schema; the message names line, column and value.
     vigia_ml.evaluation.metrics.TooFewRows : when the rows cannot be split.
     """
-    schema = declared.schema
+    schema, rows = declared.schema, 0
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         path = Path(directory) / "rows.parquet"
         try:
-            with open_source() as stream:
-                _write(path, schema, stream, dialect, progress)
+            with open_source() as stream, parquet.DatasetWriter(path, schema) as writer:
+                # Files with unlabelled rows are rejected earlier, unless the user leaves the rows out.
+                reader = CsvReader(
+                    stream,  # type: ignore[arg-type]
+                    schema,
+                    with_target=True,
+                    told=dialect.told,
+                    skip_unlabelled=True,
+                )
+                for batch in reader.batches():
+                    if batch.faults:
+                        message = "rows do not fit the schema inferred from them"
+                        raise InvalidRows(batch.faults, message=message)
+                    writer.write_columns(batch.columns, batch.keys)
+                    rows += batch.seen_rows
+                    progress(rows)
         except InvalidRows as error:
-            raise CannotInfer(_message(error)) from None
+            shown = [f"line {fault.line}: {fault.message}" for fault in error.faults[:SHOWN_FAULTS]]
+            raise CannotInfer("; ".join([error.message, *shown])) from None
         frame = parquet.read_frame(path, schema)
     if len(frame) > TRIAL_ROWS:
         frame = frame.sample(TRIAL_ROWS, random_state=declared.seed).reset_index(drop=True)
     fitted = fitting.fit(declared, frame)
     return Trial(fitted.metrics, fitted.baseline, len(frame), tuple(fitted.notes))
-
-
-def _write(
-    path: Path, schema: DatasetSchema, stream: IO[bytes], dialect: Dialect, progress: Callable[[int], None]
-) -> None:
-    reader = CsvReader(
-        stream,  # type: ignore[arg-type]
-        schema,
-        with_target=True,
-        told=dialect.told,
-        skip_unlabelled=True,  # other files with such rows are rejected earlier
-    )
-    rows = 0
-    with parquet.DatasetWriter(path, schema) as writer:
-        for batch in reader.batches():
-            if batch.faults:
-                raise InvalidRows(batch.faults, message="rows do not fit the schema inferred from them")
-            writer.write_columns(batch.columns, batch.keys)
-            rows += batch.seen_rows
-            progress(rows)
-
-
-def _message(error: InvalidRows) -> str:
-    shown = [f"line {fault.line}: {fault.message}" for fault in error.faults[:SHOWN_FAULTS]]
-    return "; ".join([error.message, *shown])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from vigia_ml.schema import numerals
-from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, TRUE_WORDS
+from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, NUMBER, TRUE_WORDS
 from vigia_ml.schema.numerals import PARENTHESES, PLAIN, NumberFormat
 
 Kind = Literal["integer", "number", "code", "date", "text"]
@@ -19,7 +19,6 @@ DISTINCT_LIMIT: Final = 100_000  # beyond it cells are classified, but different
 
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,15})", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?[eE]\+?\d{1,2}", re.ASCII)  # 1e+05, as R writes a whole number
-_DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _DIGITS = re.compile(r"[+-]?\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*[^\d\s.,:/-][^\d]{0,9}")
 _TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|[AaPp][Mm]|[+-]\d{2}:?\d{2})?)?"
@@ -36,23 +35,21 @@ def kind_of(text: str, numbers: NumberFormat = PLAIN) -> Kind:
 
     ``code``: digits with a leading zero, or too many of them to be exact as a double.
     """
-    if _INTEGER.fullmatch(text):
-        return "integer" if abs(int(text)) <= EXACT_INTEGER else "code"
-    if _DIGITS.fullmatch(text):
-        return "code"
     plain = numerals.plain(text, numbers) or ""
-    if _INTEGER.fullmatch(plain):
-        return "integer" if abs(int(plain)) <= EXACT_INTEGER else "code"
+    if _DIGITS.fullmatch(plain):
+        return "integer" if _INTEGER.fullmatch(plain) and abs(int(plain)) <= EXACT_INTEGER else "code"
     if _WHOLE.fullmatch(plain) and abs(float(plain)) < EXACT_INTEGER:
         return "integer"
-    if _DECIMAL.fullmatch(plain):
+    if NUMBER.fullmatch(plain):
         return "number" if abs(float(plain)) <= LARGEST else "text"
     return "date" if _DATE.fullmatch(text) else "text"
 
 
 def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
     """Converts a cell of kind integer or number (see `kind_of`), without its signs; NaN for another cell."""
-    text = numerals.split_signs(text.strip())[0]
+    text = text.strip()
+    bare, signs = numerals.split_signs(text)
+    text = bare if signs else text  # without a sign, a gap after the minus makes a text of the cell
     if not text or kind_of(text, numbers) not in ("integer", "number"):
         return math.nan
     return float(numerals.plain(text, numbers) or text)
@@ -99,12 +96,14 @@ class ColumnStats:
         self._null_numbers = frozenset(number for number in numbers if not math.isnan(number))
 
     def add(self, cells: Iterable[str]) -> None:
-        """Counts one batch of cells."""
         batch = Counter(map(str.strip, cells))
         self.rows += batch.total()
         self.blanks += batch.pop("", 0)
         for text, times in batch.items():
-            if text in self.nulls or (self._null_numbers and self._is_null_number(text)):
+            is_null = text in self.nulls or (
+                self._null_numbers and to_float(text, self.numbers) in self._null_numbers
+            )
+            if is_null:
                 self._leave_out(text, times)
                 continue
             kind, signs = self._known.get(text) or self._meet(text)
@@ -132,7 +131,7 @@ class ColumnStats:
             return
         others = self.filled - self.words.total()
         numbers = self.kinds["integer"] + self.kinds["number"]
-        if others in (numbers, self.kinds["date"]) or self._flags(self.counts.keys() - self.words.keys()):
+        if others in (numbers, self.kinds["date"]) or are_flags(self.counts.keys() - self.words.keys()):
             for word, times in self.words.items():
                 self.kinds["text"] -= times
                 self.counts.pop(word, None)
@@ -143,9 +142,6 @@ class ColumnStats:
     def _leave_out(self, word: str, times: int) -> None:
         self.blanks += times
         self.missing[word] += times
-
-    def _is_null_number(self, text: str) -> bool:
-        return to_float(text, self.numbers) in self._null_numbers
 
     def number(self, text: str) -> float:
         """Converts a cell to a float; NaN for another text or a missing value."""
@@ -209,12 +205,11 @@ class ColumnStats:
     @property
     def is_flag(self) -> bool:
         """Whether the column holds words for yes and no alone; a column of only 0 and 1 is integer."""
-        if self.is_numeric or self.distinct > len(TRUE_WORDS) * 4:
-            return False
-        return self._flags(self.counts.keys())
+        return not self.is_numeric and are_flags(self.counts)
 
-    @staticmethod
-    def _flags(texts: Iterable[str]) -> bool:
-        words = {text.lower() for text in texts}
-        yes, no = words & set(TRUE_WORDS), words & set(FALSE_WORDS)
-        return bool(yes and no) and not words - yes - no
+
+def are_flags(texts: Iterable[str]) -> bool:
+    """Returns whether texts are words for yes and no alone, with at least one of each."""
+    words = {text.lower() for text in texts}
+    yes, no = words.intersection(TRUE_WORDS), words.intersection(FALSE_WORDS)
+    return bool(yes and no) and words == yes | no

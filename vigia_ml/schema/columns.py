@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -27,9 +26,19 @@ LONGEST_NAME = 200
 TRUE_WORDS = ("true", "yes", "1", "1.0", "si", "sí", "y", "t")
 FALSE_WORDS = ("false", "no", "0", "0.0", "n", "f")
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)
 _SPACES = re.compile(r"\s+")
+
+
+def written_name(name: str) -> str:
+    """Returns a column's name from a header, a request or an option in the form in which names are compared.
+
+    Surrounding spaces do not count. A Mac writes "baños" as n + combining tilde, and systems and HTML forms
+    write the line breaks within a name differently; it is the same name.
+    """
+    name = name.strip().replace("\r\n", "\n").replace("\r", "\n")
+    return unicodedata.normalize("NFC", name)
 
 
 class BadValue(Exception):
@@ -140,7 +149,9 @@ class Column:
             if self.nullable:
                 return None
             raise self._bad("null_not_allowed", "must not be null", value)
-        return self._read_json(value)
+        if self.is_numeric:
+            return self._number_json(value)
+        return self._boolean_json(value) if self.type == "boolean" else self._text_json(value)
 
     def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
         """Converts a CSV cell or form field to this column's value; surrounding spaces do not count.
@@ -162,9 +173,9 @@ class Column:
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
         """Converts a cell to the value JSON would give: whole numbers are exact, all others are doubles."""
-        usual = numbers is PLAIN and not self.signs and _NUMBER.fullmatch(stripped)
+        usual = numbers is PLAIN and not self.signs and NUMBER.fullmatch(stripped)
         plain = stripped if usual else numerals.plain(stripped, numbers, self.signs)
-        if plain is None or not (usual or _NUMBER.fullmatch(plain)):
+        if plain is None or not (usual or NUMBER.fullmatch(plain)):
             raise self._not_numeric(text)
         if self.missing and float(plain) in self._missing_numbers:
             return self.from_text("")
@@ -191,17 +202,7 @@ class Column:
 
     @cached_property
     def _missing_numbers(self) -> frozenset[float]:
-        return frozenset(float(word) for word in self.missing if _NUMBER.fullmatch(word))
-
-    @cached_property
-    def _read_json(self) -> Callable[[Any], Value]:
-        return {
-            "number": self._number_json,
-            "integer": self._number_json,
-            "boolean": self._boolean_json,
-            "category": self._text_json,
-            "text": self._text_json,
-        }[self.type]
+        return frozenset(float(word) for word in self.missing if NUMBER.fullmatch(word))
 
     def _number_json(self, value: Any, raw: Any = None) -> Value:
         kind = type(value)
@@ -212,10 +213,8 @@ class Column:
             number = float(value)
         except OverflowError:
             raise self._bad("not_finite", "is too large for a double", raw) from None
-        result = self._number(number, raw, exact=kind is int)
-        if self.type == "integer" and kind is int and abs(value) > EXACT_INTEGER:
-            raise self._beyond(raw)
-        return result
+        # The double 2^53 may have been written as 2^53 + 1.
+        return self._number(number, raw, exact=kind is int and abs(value) <= EXACT_INTEGER)
 
     def _number(self, number: float, raw: Any, *, exact: bool = False) -> Value:
         if not math.isfinite(number):
@@ -230,9 +229,8 @@ class Column:
             return number
         if not number.is_integer():
             raise self._bad("not_an_integer", "must be a whole number", raw)
-        # The double 2^53 may have been written as 2^53 + 1.
         if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
-            raise self._beyond(raw)
+            raise self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", raw)
         return int(number)
 
     def _boolean_json(self, value: Any) -> Value:
@@ -279,10 +277,8 @@ class Column:
         return frozenset(self.levels)
 
     @cached_property
-    def _seen_levels(self) -> frozenset[str] | None:
-        if self.type != "category" or self.levels or self.seen is None:
-            return None
-        return frozenset(self.seen.levels)
+    def _seen_levels(self) -> frozenset[str]:
+        return frozenset(self.seen.levels if self.seen is not None else ())
 
     def warning(self, value: Value) -> str | None:
         """Returns the warning code of a value outside the training data's range or levels, or None."""
@@ -290,12 +286,10 @@ class Column:
             return None
         if self.is_numeric:
             low, high = self.seen.minimum, self.seen.maximum
-            if low is None or high is None:
-                return None
-            return None if low <= value <= high else "out_of_range"  # type: ignore[operator]
-        if self._seen_levels is not None and value not in self._seen_levels:
-            return "unseen_level"
-        return None
+            is_inside = low is None or high is None or low <= value <= high  # type: ignore[operator]
+            return None if is_inside else "out_of_range"
+        is_open = self.type == "category" and not self.levels
+        return "unseen_level" if is_open and value not in self._seen_levels else None
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -318,9 +312,6 @@ class Column:
     def _not_level(self, value: Any) -> BadValue:
         return self._bad("not_a_level", "must be one of its levels", value, self.levels)
 
-    def _beyond(self, value: Any) -> BadValue:
-        return self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", value)
-
     def _out_of_bounds(self, value: Any) -> BadValue:
         low = "" if self.minimum is None else f"at least {self.minimum:.15g}"
         high = "" if self.maximum is None else f"at most {self.maximum:.15g}"
@@ -341,10 +332,7 @@ def _hint(text: str, column: Column) -> str:
 
 def is_storable(text: str) -> bool:
     """Returns whether PostgreSQL can hold `text`: valid Unicode, no NUL."""
-    if "\x00" in text:
-        return False
     try:
-        text.encode("utf-8")
+        return b"\x00" not in text.encode("utf-8")
     except UnicodeEncodeError:
         return False
-    return True

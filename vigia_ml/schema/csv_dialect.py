@@ -13,12 +13,14 @@ import io
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Final
 
-from vigia_ml.schema.faults import clip
-from vigia_ml.schema.numerals import DECIMALS, THOUSANDS, is_missing_word, split_signs
+from vigia_ml.schema import numerals
+from vigia_ml.schema.columns import written_name
+from vigia_ml.schema.faults import clip, counted
+from vigia_ml.schema.numerals import DECIMALS, THOUSANDS, NumberFormat, is_missing_word, is_number
 
 DELIMITERS: Final = {",": "comma", ";": "semicolon", "\t": "tab", "|": "pipe"}
 PEEKED_BYTES: Final = 65_536
@@ -36,10 +38,10 @@ _OTHERS: Final = {
     b"PAR1": "a Parquet file",
 }
 _NO_TEXT: Final = frozenset(("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"))
+# Excel reads and writes such a line above the header.
 _SEP_LINE: Final = re.compile(r'"?sep=(?P<mark>[,;|\t])"?[,;|\t ]*(?:\r\n|\r|\n)', re.IGNORECASE)
 # PostgreSQL, MySQL and IMDb write \N for a missing value; quotation marks are text in such files.
 _NULL_CELL: Final = re.compile(r"(?:^|\t)\\N(?=\t|\r|\n)", re.MULTILINE)
-_NUMBER: Final = re.compile(r"[+-]?[\d.,]*\d[\d.,]*(?:[eE][+-]?\d+)?", re.ASCII)
 
 # The limit on rows, below, limits cells as well; each column limits its own cells further.
 csv.field_size_limit(LONGEST_LINE)
@@ -100,10 +102,6 @@ class Unreadable(ValueError):
         super().__init__(message)
 
 
-def _unreadable(code: str, message: str, line: int = 1) -> Unreadable:
-    return Unreadable(code, message, line)
-
-
 def encoding_named(word: str) -> str:
     """Returns Python's name of a text encoding; raises `ValueError` for any other word."""
     try:
@@ -128,7 +126,7 @@ class Table:
 
     Attributes
     ----------
-    header : names as written, stripped; an empty text for a column without a name.
+    header : names as `written_name` gives them; an empty text for a column without a name.
     notes : sentences on parts of the file that are not read. weight : approximate bytes read so far.
     blank_rows : rows skipped so far. trimmed_rows : rows with blank cells beyond the header so far.
 
@@ -145,23 +143,26 @@ class Table:
         knows: Callable[[str], bool] | None = None,
         skip_blank_rows: bool = False,
     ) -> None:
-        head = _peek(stream)
+        start = stream.tell()
+        head = stream.read(PEEKED_BYTES)
+        stream.seek(start)
         if not head.strip(b"\xef\xbb\xbf \r\n\t"):
-            raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
+            raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
         self.encoding = _encoding(head, told.encoding)
         self.byte_order_mark = self.encoding == UTF8 and head.startswith(codecs.BOM_UTF8)
         codec = "utf-8-sig" if self.encoding == UTF8 else self.encoding
-        peeked = _decoded(head, codec)
+        peeked = codecs.getincrementaldecoder(codec)("replace").decode(head)
         self.notes: list[str] = []
-        self._above, peeked, sep = _sep_line(peeked)
+        sep = _SEP_LINE.match(peeked)
         if sep:
+            peeked = peeked[sep.end() :]
             self.notes.append("a first line sep=")
-        self.delimiter = told.delimiter or sep or _recognise_delimiter(peeked, knows)
+        self._told = told
+        self.delimiter = told.delimiter or (sep and sep["mark"]) or _recognise_delimiter(peeked, knows)
         comments = _comments(peeked, self.delimiter, knows)
         if comments:
-            lines = "1 comment line" if comments == 1 else f"{comments} comment lines"
-            self.notes.append(f"{lines} above the header skipped")
-        self._above += comments
+            self.notes.append(f"{counted(comments, 'comment line')} above the header skipped")
+        self._above = bool(sep) + comments
         self.blank_rows = self.trimmed_rows = self.weight = 0
         self._skip_blank_rows = skip_blank_rows
         self._read_characters = 0
@@ -201,12 +202,42 @@ class Table:
         """Returns sentences on blank rows and blank cells beyond the header that were left out so far."""
         sentences = []
         if self.blank_rows:
-            rows = "1 blank row" if self.blank_rows == 1 else f"{self.blank_rows:,} blank rows"
-            sentences.append(f"{rows} skipped")
+            sentences.append(f"{counted(self.blank_rows, 'blank row')} skipped")
         if self.trimmed_rows:
-            rows = "1 row ends" if self.trimmed_rows == 1 else f"{self.trimmed_rows:,} rows end"
-            sentences.append(f"{rows} in blank cells beyond the header")
+            end = "ends" if self.trimmed_rows == 1 else "end"
+            sentences.append(f"{counted(self.trimmed_rows, 'row')} {end} in blank cells beyond the header")
         return sentences
+
+    def note_skipped(self, columns: int) -> None:
+        """Adds a note on columns that have neither a name nor a value."""
+        if columns:
+            self.notes.append(f"{counted(columns, 'column')} without a name or a value skipped")
+
+    def recognise_numbers(
+        self, columns: Mapping[str, Iterable[str]], *, declared: bool = False
+    ) -> NumberFormat:
+        """Recognises the marks of the file's numbers; see `vigia_ml.schema.numerals.recognise`."""
+        told = self._told
+        try:
+            return numerals.recognise(
+                columns,
+                delimiter=self.delimiter,
+                decimal=told.decimal,
+                thousands=told.thousands,
+                declared=declared,
+            )
+        except numerals.Ambiguous as error:
+            raise Unreadable("ambiguous_decimal", str(error)) from None
+
+    def dialect(self, numbers: NumberFormat) -> Dialect:
+        return Dialect(
+            self.delimiter,
+            numbers.decimal,
+            self.byte_order_mark,
+            numbers.thousands,
+            self.encoding,
+            tuple(self.notes),
+        )
 
     def close(self) -> None:
         """Stops reading; the caller's stream stays open."""
@@ -217,9 +248,8 @@ class Table:
     def _read_header(self) -> list[str]:
         for _, cells in self._rows():
             if any(map(str.strip, cells)):
-                # Windows writes another line break within a name.
-                return [cell.strip().replace("\r\n", "\n") for cell in cells]
-        raise _unreadable("empty_file", "the CSV is empty: a header line is needed")
+                return list(map(written_name, cells))
+        raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
 
     def _lines(self) -> Iterator[str]:
         """Yields the file's lines from the header on. Raises `Unreadable` for a row that is too long."""
@@ -228,7 +258,7 @@ class Table:
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
                 message = f"a line must have at most {LONGEST_LINE:,} characters; check its quotation marks"
-                raise _unreadable("too_long", message, self._row_begins)
+                raise Unreadable("too_long", message, self._row_begins)
             if passed_over:
                 passed_over -= 1
                 self._read_characters = 0
@@ -247,13 +277,13 @@ class Table:
             raise self._undecodable(error, above + reader.line_num + 1) from None
         except csv.Error as error:
             line = above + reader.line_num
-            raise _unreadable("malformed_csv", f"line {line} is not valid CSV: {error}", line) from None
+            raise Unreadable("malformed_csv", f"line {line} is not valid CSV: {error}", line) from None
 
     def _undecodable(self, error: UnicodeError, line: int) -> Unreadable:
         reason = getattr(error, "reason", str(error))
         if self.encoding != UTF8:
-            return _unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
-        return _unreadable(
+            return Unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
+        return Unreadable(
             "not_utf8",
             f"the CSV is not UTF-8 near line {line}: {reason}. Save it as UTF-8 (Excel: Save as, CSV UTF-8), "
             "or load it with a command's --encoding cp1252 if Windows wrote it",
@@ -269,15 +299,6 @@ class _Borrowed(io.TextIOWrapper):
             self.detach()
 
 
-def _peek(stream: IO[bytes]) -> bytes:
-    if not stream.seekable():
-        raise ValueError("the CSV stream must be seekable")
-    start = stream.tell()
-    head = stream.read(PEEKED_BYTES)
-    stream.seek(start)
-    return head
-
-
 # -- encoding ------------------------------------------------------------------------------------------
 
 
@@ -286,13 +307,13 @@ def _encoding(head: bytes, declared: str | None) -> str:
         return _declared_encoding(head, declared)
     for magic, name in _OTHERS.items():
         if head.startswith(magic):
-            raise _unreadable("malformed_csv", f"the file is {name} and not a CSV: save it as CSV in UTF-8")
+            raise Unreadable("malformed_csv", f"the file is {name} and not a CSV: save it as CSV in UTF-8")
     # ASCII in UTF-16 has a NUL in every other byte, with or without a byte-order mark.
     if (
         head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         or head[:200].count(0) > len(head[:200]) // 3
     ):
-        raise _unreadable(
+        raise Unreadable(
             "not_utf8",
             "the CSV is UTF-16: save it as UTF-8 (Excel: Save as, CSV UTF-8), or load it with a command's "
             "--encoding utf-16",
@@ -306,40 +327,23 @@ def _declared_encoding(head: bytes, declared: str) -> str:
         # Letters beyond ASCII that are valid UTF-8 throughout are UTF-8; as cp1252 they would be garbled.
         with contextlib.suppress(UnicodeDecodeError):
             if not codecs.getincrementaldecoder(UTF8)().decode(head).isascii():
-                raise _unreadable("not_utf8", f"the CSV is UTF-8 and not {encoding}: leave the encoding out")
+                raise Unreadable("not_utf8", f"the CSV is UTF-8 and not {encoding}: leave the encoding out")
     return encoding
 
 
-def _decoded(head: bytes, codec: str) -> str:
-    return codecs.getincrementaldecoder(codec)("replace").decode(head)
-
-
 # -- above the header ----------------------------------------------------------------------------------
-
-
-def _sep_line(text: str) -> tuple[int, str, str]:
-    """Returns (1, text below, delimiter) where the first line is Excel's ``sep=;``, else (0, text, "")."""
-    match = _SEP_LINE.match(text)
-    return (1, text[match.end() :], match["mark"]) if match else (0, text, "")
-
-
-def _first_line(text: str) -> tuple[str, str]:
-    with io.StringIO(text, newline="") as lines:
-        first = lines.readline()
-    return first, text[len(first) :]
 
 
 def _comments(text: str, delimiter: str, knows: Callable[[str], bool] | None) -> int:
     """Returns the number of comment lines (``#``) above the header. A header may begin with ``#``, too."""
     count = 0
     while text.startswith("#"):
-        line, below = _first_line(text)
-        [first, *following] = _records(line + below, delimiter, 3) or [[]]
+        [first, *following] = _records(text, delimiter, 3) or [[]]
         if not following or any(map(knows or (lambda name: False), map(str.strip, first))):
             break
         if len(first) == len(following[0]) and not _is_above_names(following):
             break
-        count, text = count + 1, below
+        count, text = count + 1, text[len(io.StringIO(text, newline="").readline()) :]
     return count
 
 
@@ -375,11 +379,6 @@ def _recognise_delimiter(text: str, knows: Callable[[str], bool] | None) -> str:
         return (min(len(first), usual), usual) if times >= 0.9 * len(others) else (1, 1)
 
     return max(DELIMITERS, key=fitness)
-
-
-def is_number(cell: str) -> bool:
-    """Returns whether a cell is a number in any format."""
-    return _NUMBER.fullmatch(split_signs(cell.strip())[0]) is not None
 
 
 def looks_like_data(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bool:

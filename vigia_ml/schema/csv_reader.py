@@ -7,14 +7,14 @@ who loads the file.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from vigia_ml.schema import csv_dialect as dialects
 from vigia_ml.schema import numerals
 from vigia_ml.schema.columns import BadValue, Column, Value
-from vigia_ml.schema.csv_dialect import Dialect, Row, Table, Told, Unreadable
+from vigia_ml.schema.csv_dialect import Row, Table, Told, Unreadable
 from vigia_ml.schema.dataset import DatasetSchema, Instance
 from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, InvalidRows, clip
 from vigia_ml.schema.numerals import NumberFormat
@@ -94,18 +94,15 @@ class CsvReader:
             self.header = self._table.header
             sample = self._some(self._table.rows(), SAMPLED_ROWS)
             self._roles = self._check_header(sample)
-            self.numbers = self._recognise_numbers(sample, told, maybe_numbers)
+            self.numbers = self._recognise_numbers(sample, maybe_numbers)
         except Unreadable as error:
             raise _invalid(error) from None
         self._pending: Iterable[Row] = itertools.chain(sample, self._table.rows())
-        self.dialect = Dialect(
-            self._table.delimiter,
-            self.numbers.decimal,
-            self._table.byte_order_mark,
-            self.numbers.thousands,
-            self._table.encoding,
-            tuple(self._table.notes),
-        )
+        self._memos = [
+            _memo(name, role, column, self.numbers)
+            for name, (role, column) in zip(self.header, self._roles, strict=True)
+        ]
+        self.dialect = self._table.dialect(self.numbers)
 
     # -- the header --------------------------------------------------------------------------------
 
@@ -115,7 +112,7 @@ class CsvReader:
     def _check_header(self, sample: Sequence[Row]) -> list[tuple[str, Column | None]]:
         """Returns (role, column) per position; missing, unknown and duplicate columns raise `InvalidRows`.
 
-        A column without a name or a value is ``nameless`` and is skipped.
+        A column without a name or a value is ``nameless`` and is skipped. An ignored column has no column.
         """
         schema = self.schema
         faults: list[Fault] = []
@@ -128,44 +125,36 @@ class CsvReader:
                 roles.append(("nameless", None))
                 filled = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
                 if filled is not None:
-                    faults.append(_nameless(filled[0], filled[1][place]))
+                    line, cells = filled
+                    message = f"{_UNNAMED} ({clip(cells[place].strip())!r})"
+                    faults.append(Fault("", "unknown_column", message, line=line))
                 continue
-            role, column = schema.role(name), schema.find(name)
-            if role == "target" and self.with_target:
-                column = schema.target
+            role, column = schema.resolve(name)
+            if role == "target" and not self.with_target:
+                column = None
             if role == "unknown":
                 message = f"{clip(name)!r} is not a column of this model"
                 faults.append(Fault(clip(name), "unknown_column", message, allowed=schema.names, line=1))
             canonical = column.name if column else (KEY_FIELD if role == "key" else name)
             if canonical in taken and role != "unknown" and name:
                 also = "" if taken[canonical] == name else f" (also as {clip(taken[canonical])!r})"
-                faults.append(
-                    Fault(
-                        clip(name),
-                        "duplicate_column",
-                        f"{clip(name)!r} stands in the header twice{also}",
-                        line=1,
-                    )
-                )
+                message = f"{clip(name)!r} stands in the header twice{also}"
+                faults.append(Fault(clip(name), "duplicate_column", message, line=1))
             taken.setdefault(canonical, name)
             roles.append((role, column))
         expected = (*schema.columns, schema.target) if self.with_target else schema.columns
         for column in expected:
             needed = not column.nullable or column is schema.target
             if needed and column.name not in taken and len(faults) <= REPORTED_FAULTS:
-                faults.append(
-                    Fault(column.name, "missing_column", f"column {column.name!r} is missing", line=1)
-                )
+                message = f"column {column.name!r} is missing"
+                faults.append(Fault(column.name, "missing_column", message, line=1))
         if faults:
             words = "; ".join(fault.message for fault in faults[:5])
             rows = [cells for _, cells in sample]
             if not any(map(self._knows, self.header)) and dialects.looks_like_data(self.header, rows):
                 words = dialects.no_names(self.header)
             raise InvalidRows(faults, message=f"the header does not match: {words}")
-        nameless = sum(role == "nameless" for role, _ in roles)
-        if nameless:
-            columns = "1 column" if nameless == 1 else f"{nameless} columns"
-            self._table.notes.append(f"{columns} without a name or a value skipped")
+        self._table.note_skipped(sum(role == "nameless" for role, _ in roles))
         return roles
 
     # -- the rows ----------------------------------------------------------------------------------
@@ -182,45 +171,24 @@ class CsvReader:
             raise _invalid(error) from None
         return chunk
 
-    def _recognise_numbers(self, sample: Sequence[Row], told: Told, maybe: frozenset[str]) -> NumberFormat:
+    def _recognise_numbers(self, sample: Sequence[Row], maybe: frozenset[str]) -> NumberFormat:
         columns: dict[str, list[str]] = {}
-        nulls: set[str] = set()
         for place, (_, column) in enumerate(self._roles):
             if column is None or not (column.is_numeric or column.name in maybe):
                 continue
             cells = [row[place] for _, row in sample if place < len(row)]
-            if column.is_numeric or all(dialects.is_number(cell) for cell in cells if cell.strip()):
+            if column.is_numeric or all(numerals.is_number(cell) for cell in cells if cell.strip()):
                 if column.signs:
                     cells = [numerals.without(cell.strip(), column.signs) for cell in cells]
-                columns[self.header[place]] = cells
-                nulls.update(column.missing)
-        try:
-            return numerals.recognise(
-                columns,
-                delimiter=self._table.delimiter,
-                decimal=told.decimal,
-                thousands=told.thousands,
-                nulls=frozenset(nulls),
-                declared=True,
-            )
-        except numerals.Ambiguous as error:
-            raise Unreadable("ambiguous_decimal", str(error)) from None
+                missing = column.missing
+                columns[self.header[place]] = [cell for cell in cells if cell.strip() not in missing]
+        return self._table.recognise_numbers(columns, declared=True)
 
     def batches(self, size: int = BATCH_ROWS) -> Iterator[Batch]:
         """Yields the rest of the file in batches of `size` rows, or fewer where they are long."""
-        memos = [
-            _Memo(column, self.numbers)
-            if column is not None
-            else _KeyMemo(name)
-            if role == "key"
-            else _Nameless()
-            if role == "nameless"
-            else None
-            for name, (role, column) in zip(self.header, self._roles, strict=True)
-        ]
         rows, position = iter(self._pending), 0
         while chunk := self._some(rows, size):
-            yield self._batch(chunk, memos, position)
+            yield self._batch(chunk, position)
             position += len(chunk)
 
     @property
@@ -228,12 +196,7 @@ class CsvReader:
         """Sentences on all that was left out so far; complete once the file is read."""
         return self._table.passed_over()
 
-    def _batch(
-        self,
-        chunk: list[tuple[int, list[str]]],
-        memos: Sequence[_Memo | _KeyMemo | _Nameless | None],
-        position: int,
-    ) -> Batch:
+    def _batch(self, chunk: list[Row], position: int) -> Batch:
         width = len(self.header)
         bad: dict[int, list[Fault]] = {}
         for index, (_, cells) in enumerate(chunk):
@@ -243,7 +206,8 @@ class CsvReader:
         padded = [cells if len(cells) == width else [""] * width for _, cells in chunk]
         read: dict[str, list[Value]] = {}
         keys: list[str | None] = [None] * len(chunk)
-        for (role, column), memo, texts in zip(self._roles, memos, zip(*padded, strict=True), strict=True):
+        columns = zip(*padded, strict=True)
+        for (role, column), memo, texts in zip(self._roles, self._memos, columns, strict=True):
             if memo is None:
                 continue
             values = list(map(memo.__getitem__, texts))
@@ -253,34 +217,26 @@ class CsvReader:
                         bad.setdefault(index, []).append(value)
             if role == "key":
                 keys = values  # type: ignore[assignment]
-            elif role != "nameless":
-                assert column is not None
+            elif column is not None:
                 read[column.name] = values  # type: ignore[assignment]
         for feature in self.schema.columns:
             read.setdefault(feature.name, [None] * len(chunk))
-        lines = [line for line, _ in chunk]
-        batch = Batch(read, keys, lines, len(chunk))
-        unlabelled = self._unlabelled(bad)
-        batch.unlabelled = len(unlabelled)
+        batch = Batch(read, keys, [line for line, _ in chunk], len(chunk))
         if bad:
-            self._set_aside(batch, bad, chunk, position, unlabelled if self.skip_unlabelled else set())
+            self._set_aside(batch, bad, chunk, position)
         return batch
 
-    def _unlabelled(self, bad: dict[int, list[Fault]]) -> set[int]:
-        """Returns the bad rows that have no target."""
+    def _set_aside(self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int) -> None:
+        """Moves the bad rows to `refused`; those without a target are counted, and may be left out."""
         target = self.schema.target.name
-        return {
-            index
-            for index, faults in bad.items()
-            if self.with_target and any(f.field == target and f.code == "null_not_allowed" for f in faults)
-        }
-
-    def _set_aside(
-        self, batch: Batch, bad: dict[int, list[Fault]], chunk: list[Row], position: int, left_out: set[int]
-    ) -> None:
-        for index in sorted(bad.keys() - left_out):
+        for index, faults in sorted(bad.items()):
+            missing = [fault for fault in faults if fault.code == "null_not_allowed"]
+            if self.with_target and any(fault.field == target for fault in missing):
+                batch.unlabelled += 1
+                if self.skip_unlabelled:
+                    continue
             line, cells = chunk[index]
-            placed = [fault.at(row=position + index, line=line) for fault in bad[index]]
+            placed = [fault.at(row=position + index, line=line) for fault in faults]
             batch.faults.extend(placed)
             batch.refused.append((line, cells, placed))
         good = [index for index in range(len(chunk)) if index not in bad]
@@ -290,52 +246,46 @@ class CsvReader:
 
 
 class _Memo(dict[str, "Value | Fault"]):
-    """Cell text -> value. Cells repeat, so most cost one dictionary look-up."""
+    """Cell text -> value or fault. Cells repeat, so most cost one dictionary look-up.
 
-    def __init__(self, column: Column, numbers: NumberFormat) -> None:
+    read : reads a text that is not remembered. limit : most remembered texts.
+    """
+
+    def __init__(self, read: Callable[[str], Value | Fault], limit: int = MEMO_LIMIT) -> None:
         super().__init__()
-        self.column, self.numbers, self.has_bad = column, numbers, False
+        self.read, self.limit, self.has_bad = read, limit, False
 
     def __missing__(self, text: str) -> Value | Fault:
-        value: Value | Fault
-        try:
-            value = self.column.from_text(text, numbers=self.numbers)
-        except BadValue as bad:
-            self.has_bad, value = True, bad.fault
-        if len(self) < MEMO_LIMIT:
+        value = self.read(text)
+        self.has_bad = self.has_bad or isinstance(value, Fault)
+        if len(self) < self.limit:
             self[text] = value
         return value
-
-
-class _KeyMemo:
-    """Reads the cells of the key column; keys do not repeat, so nothing is remembered."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.has_bad = name, False
-
-    def __getitem__(self, text: str) -> str | Fault | None:
-        key = read_key(text.strip(), self.name)
-        self.has_bad = self.has_bad or isinstance(key, Fault)
-        return key
-
-
-class _Nameless:
-    """Checks that the cells of a column without a name are blank."""
-
-    has_bad = False
-
-    def __getitem__(self, text: str) -> Fault | None:
-        if not text.strip():
-            return None
-        self.has_bad = True
-        return Fault("", "unknown_column", _UNNAMED, value=clip(text), has_value=True)
 
 
 _UNNAMED: Final = "a column without a name holds a value: name the column or delete it"
 
 
-def _nameless(line: int, cell: str) -> Fault:
-    return Fault("", "unknown_column", f"{_UNNAMED} ({clip(cell.strip())!r})", line=line)
+def _memo(name: str, role: str, column: Column | None, numbers: NumberFormat) -> _Memo | None:
+    """Returns the reader of a column's cells; None for cells that are not read."""
+
+    def value(text: str) -> Value | Fault:
+        assert column is not None
+        try:
+            return column.from_text(text, numbers=numbers)
+        except BadValue as bad:
+            return bad.fault
+
+    def blank(text: str) -> Fault | None:
+        if not text.strip():
+            return None
+        return Fault("", "unknown_column", _UNNAMED, value=clip(text), has_value=True)
+
+    if column is not None:
+        return _Memo(value)
+    if role == "key":  # keys do not repeat, so nothing is remembered
+        return _Memo(lambda text: read_key(text.strip(), name), 0)
+    return _Memo(blank) if role == "nameless" else None
 
 
 def _invalid(error: Unreadable) -> InvalidRows:

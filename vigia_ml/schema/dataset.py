@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from vigia_ml.schema.columns import BadValue, Column, Seen, Value
+from vigia_ml.schema.columns import BadValue, Column, Seen, Value, written_name
 from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, clip, echo
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
 
@@ -58,7 +57,7 @@ class DatasetSchema:
 
     def __post_init__(self) -> None:
         names: set[str] = set()
-        for name in self._declared_names():
+        for name, *_ in self._declared():
             folded = self._fold(name)
             if folded in names:
                 raise ValueError(
@@ -66,17 +65,19 @@ class DatasetSchema:
                 )
             names.add(folded)
 
-    def _declared_names(self) -> Iterable[str]:
+    def _declared(self) -> Iterable[tuple[str, str, Column | None]]:
+        """Yields (name or alias, role, column)."""
         for column in (*self.columns, self.target):
-            yield column.name
-            yield from column.aliases
-        if self.key:
-            yield from (self.key, *self.key_aliases)
-        yield from self.ignored
+            role = "target" if column is self.target else "feature"
+            for name in (column.name, *column.aliases):
+                yield name, role, column
+        for name in (self.key, *self.key_aliases) if self.key else ():
+            yield name, "key", None
+        for name in self.ignored:
+            yield name, "ignored", None
 
     def _fold(self, name: str) -> str:
-        # NFC: a Mac writes "baños" as n + combining tilde; it is the same name.
-        name = unicodedata.normalize("NFC", name.strip())
+        name = written_name(name)
         return name.casefold() if self.fold_names else name
 
     @property
@@ -86,47 +87,28 @@ class DatasetSchema:
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
-        """Features by canonical name."""
         return {column.name: column for column in self.columns}
 
     @cached_property
-    def _lookup(self) -> dict[str, Column]:
-        return {
-            self._fold(name): column for column in self.columns for name in (column.name, *column.aliases)
-        }
+    def _resolved(self) -> dict[str, tuple[str, Column | None]]:
+        declared = {self._fold(name): (role, column) for name, role, column in self._declared()}
+        return {KEY_FIELD: ("key", None)} | declared
 
-    @cached_property
-    def _target_names(self) -> frozenset[str]:
-        return frozenset(self._fold(name) for name in (self.target.name, *self.target.aliases))
+    def resolve(self, name: str) -> tuple[str, Column | None]:
+        """Returns (role, column) of a CSV column or JSON field.
 
-    @cached_property
-    def _key_names(self) -> frozenset[str]:
-        own = (self.key, *self.key_aliases) if self.key else ()
-        return frozenset((KEY_FIELD, *(self._fold(name) for name in own)))
-
-    @cached_property
-    def _ignored_names(self) -> frozenset[str]:
-        return frozenset(self._fold(name) for name in self.ignored)
+        The role is feature, target, key, ignored or unknown; features and the target have a column.
+        """
+        return self._resolved.get(name) or self._resolved.get(self._fold(name), ("unknown", None))
 
     def find(self, name: str) -> Column | None:
         """Returns the feature with the name or alias `name`, or None."""
-        return self._lookup.get(name) or self._lookup.get(self._fold(name))
+        role, column = self.resolve(name)
+        return column if role == "feature" else None
 
     def role(self, name: str) -> str:
-        """Returns the role of a CSV column or JSON field: feature, target, key, ignored or unknown."""
-        if self.find(name) is not None:
-            return "feature"
-        folded = self._fold(name)
-        if folded in self._target_names:
-            return "target"
-        if folded in self._key_names:
-            return "key"
-        return "ignored" if folded in self._ignored_names else "unknown"
-
-    @cached_property
-    def accepted_names(self) -> tuple[str, ...]:
-        """Names that a row may use, canonical names first."""
-        return tuple(dict.fromkeys((*self.names, *self._declared_names(), KEY_FIELD)))
+        """Returns the role of a CSV column or JSON field; see `resolve`."""
+        return self.resolve(name)[0]
 
     # -- reading one row ---------------------------------------------------------------------------
 
@@ -145,50 +127,38 @@ class DatasetSchema:
         The instance, or all faults of the row.
         """
         if not isinstance(raw, Mapping):
-            return [
-                Fault(None, "not_an_object", "an instance must be a JSON object", echo(raw), has_value=True)
-            ]
-        faults: list[Fault] = []
+            message = "an instance must be a JSON object"
+            return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
+        repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
+        faults = [self._twice(name) for name in repeated]
         values: dict[str, Value] = {}
         written_as: dict[str, str] = {}
         key: str | None = None
-        target: Value = None
-        repeated = raw.repeated if isinstance(raw, RepeatedNames) else ()
-        faults.extend(self._twice(name) for name in repeated)
         for name, value in raw.items():
             if len(faults) > REPORTED_FAULTS:
                 return faults
-            column = self._lookup.get(name) or self.find(name)
-            role = "feature"
-            if column is None:
-                role = self.role(name)
-                if role == "target" and with_target:
-                    column = self.target
-            if column is None:
-                if role == "key":
-                    row_key = read_key(value, name)
-                    if isinstance(row_key, Fault):
-                        faults.append(row_key)
-                    elif key is not None and row_key not in (None, key):
-                        faults.append(Fault(clip(name), "duplicate_field", "the row's key is given twice"))
-                    else:
-                        key = row_key or key
-                elif role == "unknown":
-                    faults.append(self._unknown(name))
+            role, column = self.resolve(name)
+            if role == "key":
+                row_key = read_key(value, name)
+                if isinstance(row_key, Fault):
+                    faults.append(row_key)
+                elif key is not None and row_key not in (None, key):
+                    faults.append(Fault(clip(name), "duplicate_field", "the row's key is given twice"))
+                else:
+                    key = row_key or key
+            elif role == "unknown":
+                message = f"{clip(name)} is not a field of this model"
+                faults.append(Fault(clip(name), "unknown_field", message, allowed=self.names))
+            if column is None or (role == "target" and not with_target):
                 continue
             if column.name in written_as:
                 faults.append(self._twice(name, written_as[column.name]))
                 continue
             written_as[column.name] = name
             try:
-                converted = column.from_text(value) if text else column.from_json(value)
+                values[column.name] = column.from_text(value) if text else column.from_json(value)
             except BadValue as bad:
                 faults.append(bad.fault)
-                continue
-            if role == "target":
-                target = converted
-            else:
-                values[column.name] = converted
         expected = (*self.columns, self.target) if with_target else self.columns
         for column in expected:
             if column.name not in written_as:
@@ -198,32 +168,22 @@ class DatasetSchema:
                     faults.append(Fault(column.name, "missing_field", f"{column.name} is missing"))
         if faults:
             return faults
-        return Instance({name: values[name] for name in self.names}, key, target)
+        return Instance({name: values[name] for name in self.names}, key, values.get(self.target.name))
 
     def warnings(self, values: Mapping[str, Value]) -> list[dict[str, str]]:
         """Returns a warning for each value outside the training data's range or levels.
 
         The prediction is made all the same.
         """
-        flagged = []
-        for column in self._watched:
-            code = column.warning(values[column.name])
-            if code is not None:
-                flagged.append({"field": column.name, "code": code})
-        return flagged
-
-    @cached_property
-    def _watched(self) -> tuple[Column, ...]:
-        return tuple(column for column in self.columns if column.seen is not None)
+        return [
+            {"field": column.name, "code": code}
+            for column in self.columns
+            if (code := column.warning(values[column.name])) is not None
+        ]
 
     def _twice(self, name: str, other: str | None = None) -> Fault:
         also = f" (also given as {clip(other)})" if other and other != name else ""
         return Fault(clip(name), "duplicate_field", f"{clip(name)} is given twice{also}")
-
-    def _unknown(self, name: str) -> Fault:
-        return Fault(
-            clip(name), "unknown_field", f"{clip(name)} is not a field of this model", allowed=self.names
-        )
 
     @property
     def example(self) -> dict[str, Value]:
@@ -260,7 +220,6 @@ class DatasetSchema:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> DatasetSchema:
-        """Builds a schema from the JSON of `to_json`."""
         return cls(
             columns=tuple(_column_from_json(column) for column in plain["columns"]),
             target=_column_from_json(plain["target"]),

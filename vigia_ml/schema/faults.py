@@ -32,6 +32,11 @@ def clip(text: str, limit: int = ECHO_LIMIT) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns ``1 row`` or ``2 rows``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _brief(value: object) -> str:
     if isinstance(value, int):  # str() of a huge integer raises by design
         return f"an integer of {value.bit_length()} bits"
@@ -81,15 +86,8 @@ class Fault:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the fault as JSON for an error response; absent parts are left out."""
-        plain: dict[str, Any] = {}
-        if self.row is not None:
-            plain["row"] = self.row
-        if self.line is not None:
-            plain["line"] = self.line
-        if self.field is not None:
-            plain["field"] = self.field
-        plain["code"] = self.code
-        plain["message"] = self.message
+        parts = {name: getattr(self, name) for name in ("row", "line", "field", "code", "message")}
+        plain = {name: part for name, part in parts.items() if part is not None}
         if self.has_value:
             plain["value"] = self.value
         if self.allowed:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vigia_ml.schema import Column, DatasetSchema, Value
+from vigia_ml.schema.value_checks import BY_COLUMN_FROM
 
 Floats = npt.NDArray[np.float64]
 
 UNSEEN: Final = -1.0
-BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 
 
 def levels_of(column: Column) -> tuple[str, ...]:
@@ -31,24 +31,14 @@ def levels_of(column: Column) -> tuple[str, ...]:
     return column.levels or (column.seen.levels if column.seen else ())
 
 
-def encode(schema: DatasetSchema, rows: Sequence[Mapping[str, Value]]) -> Floats:
-    """Encodes valid rows as a matrix (n, p), float64, C-contiguous. For many calls keep a `Coder`."""
-    return Coder(schema).encode(rows)
-
-
 def encode_columns(schema: DatasetSchema, columns: Mapping[str, Iterable[Any]]) -> Floats:
     """Encodes columns (numbers as floats, categories as str or None) as a matrix (n, p), C-contiguous."""
-    coded = [code_column(column, columns[column.name]) for column in schema.columns]
+    coded = []
+    for column in schema.columns:
+        values = columns[column.name]
+        codes = values if _is_numeric(column) else map(_table(column).__getitem__, values)
+        coded.append(np.array(list(codes), dtype=np.float64))
     return np.ascontiguousarray(np.column_stack(coded))
-
-
-def code_column(column: Column, values: Iterable[Any]) -> Floats:
-    """Encodes one column's values as float64 (n,)."""
-    codes = list(values)
-    if not _is_numeric(column):
-        table = _table(column)
-        codes = [table[value] for value in codes]
-    return np.array(codes, dtype=np.float64)
 
 
 def fingerprint(schema: DatasetSchema) -> str:
@@ -66,21 +56,13 @@ class Coder:
     def __init__(self, schema: DatasetSchema) -> None:
         self.width = len(schema.columns)
         self._names = schema.names
-        self._tables = [
+        self.tables = [
             (place, _table(column)) for place, column in enumerate(schema.columns) if not _is_numeric(column)
         ]
 
     def encode(self, rows: Sequence[Mapping[str, Value]]) -> Floats:
         """Encodes valid rows (see `DatasetSchema.read`) as a matrix (n, p)."""
-        names, tables = self._names, self._tables
-        cells: list[list[Any]] = []
-        for row in rows:
-            values: list[Any] = [row[name] for name in names]
-            for place, table in tables:
-                values[place] = table[values[place]]
-            cells.append(values)
-        # numpy reads None as NaN and True as 1.
-        return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
+        return self.encode_values([tuple([row[name] for name in self._names]) for row in rows])
 
     def encode_values(
         self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]] | None = None
@@ -91,7 +73,7 @@ class Coder:
         ----------
         coded : position of a column -> its codes, for columns that are already coded.
         """
-        tables = self._tables
+        tables = self.tables
         if len(rows) < BY_COLUMN_FROM:
             cells: list[list[Any]] = []
             for row in rows:
@@ -99,6 +81,7 @@ class Coder:
                 for place, table in tables:
                     values[place] = table[values[place]]
                 cells.append(values)
+            # numpy reads None as NaN and True as 1.
             return np.array(cells, dtype=np.float64).reshape(len(rows), self.width)
         columns: list[Any] = list(zip(*rows, strict=True))
         for place, table in tables:

@@ -45,15 +45,16 @@ _SIGNED: Final = re.compile(
     re.ASCII,
 )
 _BARE: Final = re.compile(
-    rf"[+\-{_MINUS}]?(?P<digits>[\d.,{_APOSTROPHES}{_SPACES}]+)(?P<exponent>[eE][+-]?\d{{1,4}})?", re.ASCII
+    rf"[+\-{_MINUS}]?(?P<digits>[\d.,][\d.,{_APOSTROPHES}{_SPACES}]*)(?P<exponent>[eE][+-]?\d{{1,4}})?",
+    re.ASCII,
 )
-_MARKS: Final = {",": ",", ".": r"\.", " ": f"[{_SPACES}]", "'": f"[{_APOSTROPHES}]"}
+_ONE_MARK: Final = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_APOSTROPHES, "'"))
 _GROUPED: Final = {
-    mark: re.compile(rf"[1-9]\d{{0,2}}(?:{found}\d{{3}})+", re.ASCII) for mark, found in _MARKS.items()
+    mark: re.compile(rf"[1-9]\d{{0,2}}(?:{re.escape(mark)}\d{{3}})+", re.ASCII) for mark in ". '"
 } | {",": re.compile(r"[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}", re.ASCII)}  # India writes 12,34,567
+_OTHER: Final = {",": ".", ".": ","}
 _POINTS_ALONE: Final = re.compile(r"(?:[+-]?\d*(?:\.\d*)?(?:[eE][+-]?\d+)?\n)*", re.ASCII)
 _POINT_SHOWN: Final = re.compile(r"^[+-]?(?:0?\.\d+|\d+\.(?:\d{1,2}|\d{4,}))$", re.ASCII | re.MULTILINE)
-_USUAL: Final = re.compile(r"[+-]?(?P<whole>\d+)(?:(?P<mark>[.,])(?P<rest>\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,24 +127,16 @@ def plain(text: str, numbers: NumberFormat, signs: Sequence[str] = ()) -> str | 
     if signs:
         text = without(text, signs)
     text = text.replace(_MINUS, "-", 1) if text.startswith(_MINUS) else text
-    if numbers.thousands:
-        ungrouped = _ungroup(text, numbers)
-        if ungrouped is None:
+    if separator := numbers.thousands:
+        whole, mark, rest = text.translate(_ONE_MARK).partition(numbers.decimal)
+        if separator in rest or (
+            separator in whole and not _GROUPED[separator].fullmatch(whole.lstrip("+-"))
+        ):
             return None
-        text = ungrouped
+        text = whole.replace(separator, "") + mark + rest
     if numbers.decimal == ",":
         return None if "." in text else text.replace(",", ".")
     return text
-
-
-def _ungroup(text: str, numbers: NumberFormat) -> str | None:
-    whole, mark, rest = text.partition(numbers.decimal)
-    separator = _MARKS[numbers.thousands]
-    if not re.search(separator, text):
-        return text
-    if not _GROUPED[numbers.thousands].fullmatch(whole.lstrip("+-")) or re.search(separator, rest):
-        return None
-    return re.sub(separator, "", whole) + mark + rest
 
 
 def may_be_thousands(text: str) -> bool:
@@ -156,79 +149,50 @@ def may_be_thousands(text: str) -> bool:
 
 @dataclass(slots=True)
 class _Evidence:
-    """Marks that the cells of one column show: mark -> a cell with it."""
+    """Marks that the cells of one column show: mark -> a cell with it.
+
+    either : mark -> cells in which it may separate decimals or thousands -> whether the cell ends in a zero.
+    """
 
     name: str
     decimals: dict[str, str] = field(default_factory=dict)
     thousands: dict[str, str] = field(default_factory=dict)
-    either: dict[str, str] = field(default_factory=dict)
-    padded: dict[str, set[str]] = field(default_factory=dict)  # cells of `either` that end in a zero
-    unpadded: set[str] = field(default_factory=set)  # marks of cells of `either` that do not
+    either: dict[str, dict[str, bool]] = field(default_factory=dict)
     short: str = ""  # a whole number too short for a thousands mark
     long: bool = False  # whether a whole number is long enough for a thousands mark and has none
 
     def add(self, cell: str) -> bool:
         """Counts one stripped cell; returns whether it is a number in any format."""
-        if match := _USUAL.fullmatch(cell):
-            self._usual(match["whole"], match["mark"], match["rest"], cell)
-            return True
-        bare = split_signs(cell)[0]
-        match = _BARE.fullmatch(bare)
+        match = _BARE.fullmatch(cell) or _BARE.fullmatch(split_signs(cell)[0])
         if match is None:
             return False
-        digits = match["digits"]
-        marks = [mark for mark in (" ", "'") if re.search(_MARKS[mark], digits)]
-        if marks:
-            return len(marks) == 1 and self._spaced(digits, marks[0], cell)
-        points, commas = digits.count("."), digits.count(",")
-        if not points and not commas:
+        digits = match["digits"].translate(_ONE_MARK)
+        last = max(digits.rfind("."), digits.rfind(","))
+        whole, mark, rest = digits, "", ""
+        if last >= 0 and digits.count(digits[last]) == 1:
+            whole, mark, rest = digits[:last], digits[last], digits[last + 1 :]
+        if separators := {*whole, *rest} - {*"0123456789"}:
+            separator = separators.pop()
+            misplaced = separators or separator in rest or (match["exponent"] and not mark)
+            if misplaced or not _GROUPED[separator].fullmatch(whole):
+                return False
+            self.thousands.setdefault(separator, cell)
+        elif not mark:
             if not match["exponent"]:
-                self._usual(digits, None, None, cell)
+                self.long = self.long or len(whole) > 3
+                self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
             return True
-        if points and commas:
-            decimal = max(",.", key=digits.rfind)
-            thousands = "," if decimal == "." else "."
-            whole, _, rest = digits.partition(decimal)
-            if digits.count(decimal) > 1 or thousands in rest or not _GROUPED[thousands].fullmatch(whole):
-                return False
-            self.decimals.setdefault(decimal, cell)
-            self.thousands.setdefault(thousands, cell)
+        elif len(rest) == 3 and 0 < len(whole) <= 3 and whole[0] != "0" and not match["exponent"]:
+            self.either.setdefault(mark, {})[cell] = rest[-1] == "0"
             return True
-        mark = "." if points else ","
-        if points + commas > 1:
-            if not _GROUPED[mark].fullmatch(digits) or match["exponent"]:
-                return False
-            self.thousands.setdefault(mark, cell)
-            return True
-        whole, _, rest = digits.partition(mark)
-        if match["exponent"] or not whole or not rest:
+        if mark:
             self.decimals.setdefault(mark, cell)
-            return bool(whole or rest)
-        self._usual(whole, mark, rest, cell)
-        return True
+        return bool(whole or rest)
 
-    def _usual(self, whole: str, mark: str | None, rest: str | None, cell: str) -> None:
-        """Counts digits with at most one mark between them."""
-        if mark is None or rest is None:
-            self.long = self.long or len(whole) > 3
-            self.short = self.short or (cell if len(whole) <= 3 and whole != "0" else "")
-        elif len(rest) == 3 and len(whole) <= 3 and whole[0] != "0":
-            self.either.setdefault(mark, cell)
-            if rest[-1] == "0":
-                self.padded.setdefault(mark, set()).add(cell)
-            else:
-                self.unpadded.add(mark)
-        else:
-            self.decimals.setdefault(mark, cell)
-
-    def _spaced(self, digits: str, mark: str, cell: str) -> bool:
-        whole, *rest = re.split("[.,]", digits, maxsplit=1)
-        if not _GROUPED[mark].fullmatch(whole) or (rest and not rest[0].isdigit()):
-            return False
-        self.thousands.setdefault(mark, cell)
-        if rest:
-            self.decimals.setdefault(digits[len(whole)], cell)
-        return True
+    @property
+    def implied(self) -> dict[str, str]:
+        """Decimal marks that follow from the thousands marks -> a cell."""
+        return {_OTHER[mark]: cell for mark, cell in self.thousands.items() if mark in _OTHER}
 
     def ambiguous_cell(self, mark: str, delimiter: str) -> str:
         """Returns a cell such as ``1.200`` that may be a whole number although `mark` is the decimal mark.
@@ -239,13 +203,18 @@ class _Evidence:
         if mark not in self.either or mark in self.decimals or self.long:
             return ""
         if mark == "." and delimiter != ",":
-            return self.either[mark]
-        padded = self.padded.get(mark, set())
-        all_padded = mark not in self.unpadded and len(padded) >= ENOUGH_PADDED
+            return next(iter(self.either[mark]))
+        padded = [cell for cell, is_padded in self.either[mark].items() if is_padded]
+        all_padded = len(padded) == len(self.either[mark]) >= ENOUGH_PADDED
         return min(padded) if padded and (self.short or all_padded) else ""
 
 
-def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict: bool) -> _Evidence | None:
+def is_number(text: str) -> bool:
+    """Returns whether a cell is a number in any format."""
+    return _Evidence("").add(text.strip())
+
+
+def _evidence(name: str, cells: Iterable[str], *, strict: bool) -> _Evidence | None:
     """Collects the marks of one column; with `strict`, None where a cell is not a number."""
     evidence = _Evidence(name)
     stripped = list(map(str.strip, cells))
@@ -255,20 +224,13 @@ def _evidence(name: str, cells: Iterable[str], nulls: frozenset[str], *, strict:
         evidence.decimals["."] = decimal_point.group().strip()
         return evidence
     for cell in dict.fromkeys(stripped):
-        if not cell or cell in nulls or is_missing_word(cell):
+        if not cell or is_missing_word(cell):
             continue
         if not evidence.add(cell) and strict:
             return None
-    if (
-        strict
-        and len({*evidence.decimals, *(_other(mark) for mark in evidence.thousands if mark in ",.")}) > 1
-    ):
+    if strict and len({*evidence.decimals, *evidence.implied}) > 1:
         return None  # 1,5 and 2.5 in one column: not a column of numbers in any format
     return evidence
-
-
-def _other(mark: str) -> str:
-    return "," if mark == "." else "."
 
 
 def recognise(
@@ -277,7 +239,6 @@ def recognise(
     delimiter: str,
     decimal: str | None = None,
     thousands: str | None = None,
-    nulls: frozenset[str] = frozenset(),
     declared: bool = False,
 ) -> NumberFormat:
     """Recognises the marks of a file.
@@ -285,7 +246,6 @@ def recognise(
     Parameters
     ----------
     columns : name -> cells (of the first thousands of rows). decimal, thousands : as declared, else None.
-    nulls : cells that stand for a missing value, beside `MISSING_WORDS`.
     declared : whether all columns are known to hold numbers; else columns with other cells are left out.
 
     Raises
@@ -296,24 +256,18 @@ def recognise(
         if decimal == thousands:
             raise Ambiguous("the decimal and the thousands mark are the same: pass different ones")
         return NumberFormat(decimal, thousands)
-    collected = (_evidence(name, cells, nulls, strict=not declared) for name, cells in columns.items())
+    collected = (_evidence(name, cells, strict=not declared) for name, cells in columns.items())
     evidence = [each for each in collected if each is not None]
-    mark = (
-        decimal or _implied_decimal(thousands) or _decimal(evidence, delimiter, thousands, declared=declared)
-    )
+    implied = _OTHER.get(thousands or "")
+    mark = decimal or implied or _decimal(evidence, delimiter, thousands, declared=declared)
     separator = _thousands(evidence, mark, decimal, delimiter) if thousands is None else thousands
     return NumberFormat(mark, separator) if (mark, separator) != (".", "") else PLAIN
-
-
-def _implied_decimal(thousands: str | None) -> str | None:
-    return _other(thousands) if thousands in (",", ".") else None
 
 
 def _decimal(evidence: Sequence[_Evidence], delimiter: str, thousands: str | None, *, declared: bool) -> str:
     shown: dict[str, tuple[str, str]] = {}
     for each in evidence:
-        implied = {_other(mark): cell for mark, cell in each.thousands.items() if mark in ",."}
-        for mark, cell in {**implied, **each.decimals}.items():
+        for mark, cell in {**each.implied, **each.decimals}.items():
             shown.setdefault(mark, (each.name, cell))
     if len(shown) > 1 and declared:
         return "."  # the reader then reports each cell with a comma
@@ -334,7 +288,7 @@ def _decimal(evidence: Sequence[_Evidence], delimiter: str, thousands: str | Non
     mark = "," if doubtful is commas else "."
     if thousands is not None:  # declared, and it is another mark
         return mark
-    raise _two_readings(doubtful, doubtful.either[mark], mark)
+    raise _two_readings(doubtful, next(iter(doubtful.either[mark])), mark)
 
 
 def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None, delimiter: str) -> str:
@@ -344,9 +298,9 @@ def _thousands(evidence: Sequence[_Evidence], decimal: str, declared: str | None
         cells = " and ".join(f"{cell[:40]!r} (column {name!r})" for name, cell in shown.values())
         raise Ambiguous(f"thousands are separated in two ways, {cells}: write all numbers alike")
     for each in evidence:
-        other = _other(decimal)
+        other = _OTHER[decimal]
         if other in each.either and other not in shown:
-            cell = each.either[other]
+            cell = next(iter(each.either[other]))
             raise Ambiguous(
                 f"column {each.name!r} holds {cell[:40]!r}, and the decimal mark of the file is a "
                 f"{DECIMALS[decimal]}: {_pass(decimal=decimal, thousands=other)} to read it as "

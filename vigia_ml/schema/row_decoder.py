@@ -12,7 +12,7 @@ request with a spelling compiles it), and texts that are valid only after normal
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,17 +23,13 @@ from vigia_ml.schema.columns import Value
 from vigia_ml.schema.dataset import DatasetSchema
 from vigia_ml.schema.faults import Fault
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
-from vigia_ml.schema.value_checks import LONGEST_KEPT, Declined, decoded_type, ranges, reader
+from vigia_ml.schema.value_checks import BY_COLUMN_FROM, LONGEST_KEPT, Declined, decoded_type, ranges, reader
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from vigia_ml.schema.matrix import Floats
 
 SPELLINGS_KEPT: Final = 8
-BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 LARGE_BODY: Final = 4_096  # bytes; numpy counts the colons of a larger body six times as fast
-
-_KEY = "key"
 
 
 class Rows:
@@ -54,15 +50,15 @@ class Rows:
     ) -> None:
         self.compiled, self.values, self.keys = compiled, values, keys
         self._coded = coded or {}
-        self._matrix: npt.NDArray[np.float64] | None = None
+        self._matrix: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def matrix(self) -> npt.NDArray[np.float64]:
-        """Returns the rows as a matrix of codes; see `CompiledSchema.matrix`."""
+    def matrix(self) -> Floats:
+        """Returns the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
         if self._matrix is None:
-            self._matrix = self.compiled.matrix(self.values, self._coded)
+            self._matrix = self.compiled.coder.encode_values(self.values, self._coded)
         return self._matrix
 
     def texts(self, places: Iterable[int]) -> list[list[Any]]:
@@ -70,46 +66,60 @@ class Rows:
         return [[row[place] for row in self.values] for place in places]
 
     def inputs(self) -> bytes:
-        """Returns the rows as lines of JSON; see `CompiledSchema.inputs`."""
-        return self.compiled.inputs(self.values)
+        """Returns each row as a JSON array of values in the schema's order, as UTF-8 and a newline."""
+        return self.compiled.encode_lines(self.values)
 
     def warnings(self) -> list[list[dict[str, str]]]:
-        """Returns the warnings of each row; see `DatasetSchema.warnings`."""
+        """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
         # A check of the matrix costs some microseconds per column, whatever its length.
         many = len(self.values) >= BY_COLUMN_FROM
-        if many and self._matrix is not None and not self.compiled.deserves_warnings(self._matrix):
+        if many and self._matrix is not None and not self._deserves_warnings(self._matrix):
             return [[]] * len(self.values)
-        return self.compiled.warnings(self.values)
+        schema = self.compiled.schema
+        return [
+            schema.warnings(dict(zip(schema.names, row, strict=True))) if self._is_flagged(row) else []
+            for row in self.values
+        ]
+
+    def _deserves_warnings(self, matrix: Floats) -> bool:
+        """Returns whether any row of the matrix has a warning; nulls have none."""
+        return any(
+            bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any())
+            for at, low, high in self.compiled.ranges
+        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self.compiled.open)  # below 0: `UNSEEN`
+
+    def _is_flagged(self, row: tuple[Any, ...]) -> bool:
+        for at, low, high in self.compiled.ranges:
+            if row[at] is not None and not low <= row[at] <= high:
+                return True
+        return any(column.warning(row[at]) is not None for at, column in self.compiled.open)
 
 
 class CompiledSchema:
-    """The decoder, encoder and ranges derived from a version's schema. Threads may share it."""
+    """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
+
+    ranges : see `vigia_ml.schema.value_checks.ranges`. open : position of a category that accepts any level,
+    but whose training levels are known -> the column.
+    """
 
     def __init__(self, schema: DatasetSchema) -> None:
-        from vigia_ml.schema.matrix import (
-            Coder,
-        )  # imports numpy, which a process needs once it serves a version
+        # Imports numpy, which a process needs once it serves a version.
+        from vigia_ml.schema.matrix import Coder
 
         self.schema = schema
-        self._coder = Coder(schema)
-        self._codes = {
-            at: {level: float(code) for code, level in enumerate(column.levels)}
-            | ({None: float("nan")} if column.nullable else {})
-            for at, column in enumerate(schema.columns)
-            if column.levels
-        }
+        self.coder = Coder(schema)
+        self._codes = {at: dict(table) for at, table in self.coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
-        self._spellings: tuple[_Spelling, ...] = (_Spelling(schema, {}, ()),)
+        canonical = _spelling_of(schema, frozenset(schema.names))
+        self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
         self._seen_once: set[frozenset[str]] = set()
         self._lock = threading.Lock()
-        self._encode_lines = msgspec.json.Encoder().encode_lines
-        self._ranges = tuple(ranges(schema))
-        self._open = tuple(
+        self.encode_lines = msgspec.json.Encoder().encode_lines
+        self.ranges = tuple(ranges(schema))
+        self.open = tuple(
             (at, column) for at, column in enumerate(schema.columns)
             if column.type == "category" and not column.levels and column.seen is not None
         )  # fmt: skip
-
-    # -- reading -----------------------------------------------------------------------------------
 
     def decode(self, body: bytes, most: int) -> Rows | None:
         """Returns the rows of one JSON object or of an array of 1 to `most` objects, all valid; else None.
@@ -120,7 +130,8 @@ class CompiledSchema:
         for spelling in self._spellings:
             try:
                 decoded, keys, fields = spelling.decode(body, single=single)
-                # A colon inside a text adds to the count, too; then `DatasetSchema.read` decides.
+                # If no name stands twice, the body has as many colons as the rows have fields, or more: one
+                # inside a text counts as well.
                 if not 0 < len(decoded) <= most or _colons(body) != fields:
                     return None
                 values, coded = self._read(decoded)
@@ -187,125 +198,76 @@ class CompiledSchema:
             if spelling is not None:
                 self._spellings = (spelling, *self._spellings)[:SPELLINGS_KEPT]
 
-    # -- valid rows for engine, log and response ------------------------------------------------------
-
-    def matrix(
-        self, rows: Sequence[tuple[Value, ...]], coded: Mapping[int, list[float]]
-    ) -> npt.NDArray[np.float64]:
-        """Encodes the rows as one matrix (n, p) of doubles; see `vigia_ml.schema.matrix`."""
-        return self._coder.encode_values(rows, coded)
-
-    def inputs(self, rows: Sequence[tuple[Value, ...]]) -> bytes:
-        """Encodes each row as a JSON array of values in the schema's order, as UTF-8 and a newline."""
-        return self._encode_lines(rows)
-
-    def deserves_warnings(self, matrix: npt.NDArray[np.float64]) -> bool:
-        """Returns whether any row of a matrix (see `matrix`) has a warning; nulls have none."""
-        return any(
-            bool(((matrix[:, at] < low) | (matrix[:, at] > high)).any()) for at, low, high in self._ranges
-        ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self._open)  # below 0: `UNSEEN`
-
-    def warnings(self, rows: Iterable[tuple[Value, ...]]) -> list[list[dict[str, str]]]:
-        """Returns one list per row, nearly always empty; see `DatasetSchema.warnings`."""
-        warnings = []
-        for row in rows:
-            flagged = False
-            for at, low, high in self._ranges:
-                value: Any = row[at]
-                if value is not None and not low <= value <= high:
-                    flagged = True
-            for at, column in self._open:
-                if column.warning(row[at]) is not None:
-                    flagged = True
-            instance = dict(zip(self.schema.names, row, strict=True)) if flagged else {}
-            warnings.append(self.schema.warnings(instance) if flagged else [])
-        return warnings
-
 
 class _Spelling:
     """A decoder for one spelling of the names.
 
-    names : name as written -> position of the column, for names that are not canonical.
-    extra : (name as written, role) of accepted fields that are not features; role `key`: the client key.
+    names : canonical name -> name as written, for columns that are written otherwise. key : the name of the
+    client key. others : names of accepted fields that are not read.
     """
 
     def __init__(
-        self, schema: DatasetSchema, names: Mapping[str, int], extra: Sequence[tuple[str, str]]
+        self, schema: DatasetSchema, names: Mapping[str, str], key: str, others: Sequence[str]
     ) -> None:
-        written = {at: name for name, at in names.items()}
         columns: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-        renamed: dict[str, str] = {}
+        written = [names.get(column.name, column.name) for column in schema.columns]
         for at, column in enumerate(schema.columns):
-            field = f"f{at}"
-            renamed[field] = written.get(at, column.name)
             if column.nullable:
-                columns.append((field, decoded_type(column) | None | UnsetType, UNSET))
+                columns.append((f"f{at}", decoded_type(column) | None | UnsetType, UNSET))
             else:
-                columns.append((field, decoded_type(column)))
-        self._width = len(columns)
+                columns.append((f"f{at}", decoded_type(column)))
+        fields = [*columns, ("key", str | int | None | UnsetType, UNSET)]
+        fields += [(f"x{at}", Any, UNSET) for at in range(len(others))]
+        renamed = dict(zip([field[0] for field in fields], [*written, key, *others], strict=True))
+        self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
-        # Rows without key are usual; their structs hold nothing but the columns.
-        self._columns_alone = None if extra else _decoders(columns, renamed)
-        others: list[tuple[str, Any, Any]] = [(_KEY, str | int | None | UnsetType, UNSET)]
-        renamed[_KEY] = next((name for name, role in extra if role == _KEY), KEY_FIELD)
-        for position, name in enumerate([name for name, role in extra if role != _KEY]):
-            others.append((f"x{position}", Any, UNSET))
-            renamed[f"x{position}"] = name
-        self._names = frozenset(renamed.values())
-        self._all_fields = _decoders([*columns, *others], renamed)
+        self._all_fields = _decoders(fields, renamed)
+        # Rows without a key are usual; their structs hold nothing but the columns.
+        plain = key == KEY_FIELD and not others
+        self._columns_alone = _decoders(columns, renamed) if plain else None
 
     def covers(self, written: frozenset[str]) -> bool:
         """Returns whether the decoder reads rows with these names."""
         return written <= self._names
 
     def decode(self, body: bytes, *, single: bool) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
-        """Returns (the columns' values in the schema's order, keys, number of fields in the body).
+        """Returns (the columns' values in the schema's order, the client keys, the number of fields).
 
-        The value of an absent field is null. If no name stands twice, the body has as many colons as fields.
+        An absent field is null, and does not count.
         """
-        try:
-            rows = _decoded(self._columns_alone, body, single=single)
-        except msgspec.ValidationError:
-            rows = None
-        if rows is not None:
-            values, absent = self._filled(rows)
-            return values, [None] * len(rows), self._width * len(rows) - absent
-        rows = _decoded(self._all_fields, body, single=single)
-        assert rows is not None
-        width, fields = self._width, len(self._names)
-        values, absent = self._filled([row[:width] for row in rows])
-        absent += sum([row[at] for row in rows].count(UNSET) for at in range(width, fields))
-        keys = [None if row[width] is UNSET or row[width] is None else _key(row[width]) for row in rows]
-        return values, keys, fields * len(rows) - absent
+        if self._columns_alone is not None:
+            try:
+                rows = self._columns_alone(body, single)
+            except msgspec.ValidationError:
+                pass  # a row has a key
+            else:
+                values, absent = self._filled(rows)
+                return values, [None] * len(rows), self._width * len(rows) - absent
+        rows = self._all_fields(body, single)
+        others = [row[self._width :] for row in rows]
+        values, absent = self._filled([row[: self._width] for row in rows])
+        absent += sum([row.count(UNSET) for row in others])
+        return values, [_key(row[0]) for row in others], len(self._names) * len(rows) - absent
 
     def _filled(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
         """Returns the rows with nulls in place of absent fields, and the number of these."""
         absent = sum([row[at] for row in rows].count(UNSET) for at in self._nullable)
         if absent:
-            rows = [
-                tuple([None if value is UNSET else value for value in row]) if UNSET in row else row
-                for row in rows
-            ]
+            rows = [tuple([None if value is UNSET else value for value in row]) for row in rows]
         return rows, absent
 
 
-_Decoders = tuple["msgspec.json.Decoder[Any]", "msgspec.json.Decoder[list[Any]]"]
-
-
-def _decoders(fields: Sequence[Any], renamed: Mapping[str, str]) -> _Decoders:
-    """Returns the decoder of one row, and that of an array of rows."""
+def _decoders(
+    fields: Sequence[Any], renamed: Mapping[str, str]
+) -> Callable[[bytes, bool], list[tuple[Any, ...]]]:
+    """Returns a function of (body, whether it is one row) that decodes rows as tuples of the fields."""
     struct = msgspec.defstruct(
-        "Row", fields, rename=renamed, forbid_unknown_fields=True, gc=False, kw_only=True
-    )
-    return msgspec.json.Decoder(struct), msgspec.json.Decoder(list[struct])  # type: ignore[valid-type]
-
-
-def _decoded(decoders: _Decoders | None, body: bytes, *, single: bool) -> list[tuple[Any, ...]] | None:
-    """Returns the fields of each row in the order of the struct; None without decoders."""
-    if decoders is None:
-        return None
-    one, many = decoders
-    return [astuple(one.decode(body))] if single else list(map(astuple, many.decode(body)))
+        # Fields with keywords alone keep this order, whether or not they are optional.
+        "Row", fields, rename=renamed, kw_only=True, forbid_unknown_fields=True, gc=False
+    )  # fmt: skip
+    one = msgspec.json.Decoder(struct).decode
+    many = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]
+    return lambda body, single: [astuple(one(body))] if single else list(map(astuple, many(body)))
 
 
 def _colons(body: bytes) -> int:
@@ -316,8 +278,8 @@ def _colons(body: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(":")))
 
 
-def _key(raw: str | int) -> str | None:
-    key = read_key(raw, _KEY)
+def _key(raw: str | int | UnsetType | None) -> str | None:
+    key = None if raw is UNSET else read_key(raw, "key")
     if isinstance(key, Fault):
         raise Declined
     return key
@@ -325,21 +287,17 @@ def _key(raw: str | int) -> str | None:
 
 def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | None:
     """Returns a decoder for rows with these names, or None where only `DatasetSchema.read` can decide."""
-    places = {column.name: at for at, column in enumerate(schema.columns)}
-    names: dict[str, int] = {}
-    extra: list[tuple[str, str]] = []
+    names: dict[str, str] = {}
+    by_role: dict[str, list[str]] = {}
     for name in sorted(written):
-        column = schema.find(name)
-        if column is not None:
-            names[name] = places[column.name]
-            continue
-        role = schema.role(name)
-        if role == "unknown":
-            return None
-        extra.append((name, role))
-    if len(set(names.values())) < len(names) or sum(role == _KEY for _, role in extra) > 1:
+        role, column = schema.resolve(name)
+        by_role.setdefault(role, []).append(name)
+        if role == "feature" and column is not None:
+            names[column.name] = name
+    keys = by_role.get("key", [KEY_FIELD])
+    if "unknown" in by_role or len(names) < len(by_role.get("feature", ())) or len(keys) > 1:
         return None
     try:
-        return _Spelling(schema, names, extra)
-    except ValueError:  # a name as written is another column's canonical name
+        return _Spelling(schema, names, keys[0], by_role.get("target", []) + by_role.get("ignored", []))
+    except ValueError:  # a name is another column's canonical name, or holds characters that msgspec rejects
         return None

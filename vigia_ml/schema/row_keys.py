@@ -26,17 +26,17 @@ def read_key(value: object, name: str) -> str | Fault | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
         return str(value)
     if not isinstance(value, str):
-        return Fault(clip(name), "bad_key", "the key must be text", echo(value), has_value=True)
-    if len(value) > KEY_LENGTH:
-        message = f"the key must have at most {KEY_LENGTH} characters"
-        return Fault(clip(name), "too_long", message, echo(value), has_value=True)
-    if not is_storable(value):
-        message = "the key must not hold NUL or lone surrogates"
-        return Fault(clip(name), "bad_text", message, echo(value), has_value=True)
-    if "E+" in value and SHORTENED.fullmatch(value):
+        code, message = "bad_key", "the key must be text"
+    elif len(value) > KEY_LENGTH:
+        code, message = "too_long", f"the key must have at most {KEY_LENGTH} characters"
+    elif not is_storable(value):
+        code, message = "bad_text", "the key must not hold NUL or lone surrogates"
+    elif "E+" in value and SHORTENED.fullmatch(value):
+        code = "shortened_key"
         message = (
             "the key is a number that a spreadsheet has shortened, so other rows may have the same key: "
             "format the column as text and export the file again"
         )
-        return Fault(clip(name), "shortened_key", message, echo(value), has_value=True)
-    return value
+    else:
+        return value
+    return Fault(clip(name), code, message, echo(value), has_value=True)

@@ -9,7 +9,6 @@ import math
 import re
 import shlex
 import statistics
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import Final
 
 from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
+from vigia_ml.schema.faults import counted
 from vigia_ml.schema.numerals import PARENTHESES
 
 LISTED_LEVELS: Final = 50  # people do not read a longer list
@@ -46,17 +46,22 @@ def guess_column(
     name : canonical name. aliases : other names, such as the name in the header.
     """
     kind, remarks = _guess_type(tally)
-    column = {
-        "boolean": _flag_column,
-        "integer": _number_column,
-        "number": _number_column,
-        "category": _category_column,
-        "text": _text_column,
-    }[kind](tally, sample, kind, name, aliases, remarks)
-    column = replace(column, missing=tuple(sorted(tally.missing)))
-    if column.is_numeric and tally.signs:
-        column = replace(column, signs=tuple(sorted(tally.signs)))
-        remarks += _sign_remarks(tally)
+    is_number = kind in ("integer", "number")
+    column = Column(
+        name,
+        kind,
+        nullable=bool(tally.blanks),
+        aliases=aliases,
+        missing=tuple(sorted(tally.missing)),
+        signs=tuple(sorted(tally.signs)) if is_number else (),
+    )
+    if kind == "boolean":
+        yes = sum(times for text, times in tally.counts.items() if text.lower() in TRUE_WORDS)
+        column = replace(column, example=2 * yes > tally.filled)
+    elif is_number:
+        column = _with_range(column, tally, sample, remarks)
+    else:
+        column = _with_texts(column, tally, remarks)
     if tally.missing:
         count = f"{tally.blanks:,} of {tally.rows:,} cells are blank or {_some(column.missing)}"
         remarks.append(f"{count}, which count as missing: the column may be null")
@@ -69,15 +74,6 @@ def null_options(words: Iterable[str]) -> str:
     """Returns the command-line options that declare words for a missing value."""
     # argparse takes a word that begins with a dash for another option.
     return " ".join(f"--null={shlex.quote(word)}" for word in sorted(words))
-
-
-def _sign_remarks(tally: ColumnStats) -> list[str]:
-    remarks = []
-    if tally.currencies:
-        remarks.append(f"written with {_some(tally.currencies)}, which is removed")
-    if tally.signs[PARENTHESES]:
-        remarks.append("a number in parentheses is negative")
-    return remarks
 
 
 def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
@@ -95,21 +91,19 @@ def _guess_type(tally: ColumnStats) -> tuple[ColumnType, list[str]]:
         if tally.distinct <= FEW_VALUES:
             remarks.append(f"only {tally.distinct} different: if they are codes, make the column a category")
         return "integer", remarks
-    remarks = _near_misses(tally)
+    kind: ColumnType = "category"
     if tally.distinct <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled:
-        return "category", [f"{tally.distinct} different texts", *remarks]
-    if tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
-        return "text", [f"nearly all cells are different texts, up to {tally.longest:,} characters", *remarks]
-    if tally.spaced > 0.5 * tally.filled:
+        finding = f"{tally.distinct} different texts"
+    elif tally.distinct_share > 0.5 or tally.longest > LONGEST_CATEGORY:
+        kind, finding = "text", f"nearly all cells are different texts, up to {tally.longest:,} characters"
+    elif tally.spaced > 0.5 * tally.filled:
         # A model learns about "Maruti 800 VXI" from "Maruti 800 AC" only if it reads the words.
-        return "text", [
-            f"{tally.distinct:,} different texts of several words; the model reads the words",
-            *remarks,
-        ]
-    count = (
-        f"{tally.distinct:,} different texts, too many to list: any is accepted, unknown ones get a warning"
-    )
-    return "category", [count, *remarks]
+        kind = "text"
+        finding = f"{tally.distinct:,} different texts of several words; the model reads the words"
+    else:
+        finding = f"{tally.distinct:,} different texts, too many to list"
+        finding += ": any is accepted, unknown ones get a warning"
+    return kind, [finding, *_near_misses(tally)]
 
 
 def _outlying(tally: ColumnStats) -> list[str]:
@@ -139,7 +133,7 @@ def _near_misses(tally: ColumnStats) -> list[str]:
     if tally.signs["%"] and numeric == tally.filled:
         return ["numbers with and without '%': write all alike in the CSV"]
     if tally.words:
-        cells = "1 cell" if tally.words.total() == 1 else f"{tally.words.total():,} cells"
+        cells = counted(tally.words.total(), "cell")
         finding = f"{_some(sorted(tally.words))} in {cells} is kept as a text"
         return [f"{finding} ({null_options(tally.words)} reads it as missing)"]
     if tally.kinds["code"]:
@@ -147,50 +141,24 @@ def _near_misses(tally: ColumnStats) -> list[str]:
     if tally.united >= 0.9 * tally.filled:
         return ["numbers with a unit: split the unit off in the CSV to use them as numbers"]
     if numeric >= 0.5 * tally.filled:
-        other = _some([*tally.odd.get("text", []), *tally.odd.get("date", [])])
-        odd = tally.filled - numeric
-        words = null_options([*tally.odd.get("text", []), *tally.odd.get("date", [])])
-        finding = (
-            f"numbers except for {odd:,} cells such as {other}: leave these blank, or declare them as missing"
-        )
-        return [f"{finding} ({words})"]
+        others = [*tally.odd.get("text", []), *tally.odd.get("date", [])]
+        finding = f"numbers except for {tally.filled - numeric:,} cells such as {_some(others)}"
+        return [f"{finding}: leave these blank, or declare them as missing ({null_options(others)})"]
     return []
 
 
-def _flag_column(
-    tally: ColumnStats,
-    sample: Sequence[str],
-    kind: ColumnType,
-    name: str,
-    aliases: tuple[str, ...],
-    remarks: list[str],
-) -> Column:
-    yes = sum(times for text, times in tally.counts.items() if text.lower() in TRUE_WORDS)
-    example = 2 * yes > tally.filled
-    return Column(name, kind, nullable=bool(tally.blanks), aliases=aliases, example=example)
-
-
-def _number_column(
-    tally: ColumnStats,
-    sample: Sequence[str],
-    kind: ColumnType,
-    name: str,
-    aliases: tuple[str, ...],
-    remarks: list[str],
-) -> Column:
+def _with_range(column: Column, tally: ColumnStats, sample: Sequence[str], remarks: list[str]) -> Column:
     # Data that comes close to zero and never passes it has a floor there. Data well above zero (a year, a
     # temperature in summer) shows no floor, and a bound that next month's data breaks is worse than none.
-    floor = tally.minimum >= 0 and tally.minimum <= 0.05 * tally.maximum
+    floor = 0 <= tally.minimum <= 0.05 * tally.maximum
     if floor:
         remarks.append("none below 0: negative numbers are rejected")
-    return Column(
-        name,
-        kind,
-        nullable=bool(tally.blanks),
-        minimum=0 if floor else None,
-        aliases=aliases,
-        example=_typical_number(tally, sample, kind),
-    )
+    if tally.currencies:
+        remarks.append(f"written with {_some(tally.currencies)}, which is removed")
+    if tally.signs[PARENTHESES]:
+        remarks.append("a number in parentheses is negative")
+    example = _typical_number(tally, sample, column.type)
+    return replace(column, minimum=0 if floor else None, example=example)
 
 
 def _typical_number(tally: ColumnStats, sample: Sequence[str], kind: ColumnType) -> Value:
@@ -200,49 +168,22 @@ def _typical_number(tally: ColumnStats, sample: Sequence[str], kind: ColumnType)
     return round(middle) if kind == "integer" else float(f"{middle:.3g}")
 
 
-def _category_column(
-    tally: ColumnStats,
-    sample: Sequence[str],
-    kind: ColumnType,
-    name: str,
-    aliases: tuple[str, ...],
-    remarks: list[str],
-) -> Column:
+def _with_texts(column: Column, tally: ColumnStats, remarks: list[str]) -> Column:
     normalise = normalisation(tally.counts)
-    levels = canonical_levels(tally.counts, normalise)
-    listed = len(levels) <= LISTED_LEVELS and tally.distinct * ROWS_PER_LEVEL <= tally.filled
-    if listed:
-        remarks.append("other texts are rejected (delete levels to accept any)")
-    if normalise != "strip":
-        remarks.append("some differ only in case: case does not count")
-    return Column(
-        name,
-        kind,
-        nullable=bool(tally.blanks),
-        levels=levels if listed else (),
-        aliases=aliases,
+    levels: tuple[str, ...] = ()
+    if column.type == "category":
+        levels = canonical_levels(tally.counts, normalise)
+        if len(levels) > LISTED_LEVELS or tally.distinct * ROWS_PER_LEVEL > tally.filled:
+            levels = ()
+        else:
+            remarks.append("other texts are rejected (delete levels to accept any)")
+        if normalise != "strip":
+            remarks.append("some differ only in case: case does not count")
+    return replace(
+        column,
+        levels=levels,
         normalise=normalise,
-        max_length=room_for(tally.longest),
-        example=_typical_text(tally, normalise),
-    )
-
-
-def _text_column(
-    tally: ColumnStats,
-    sample: Sequence[str],
-    kind: ColumnType,
-    name: str,
-    aliases: tuple[str, ...],
-    remarks: list[str],
-) -> Column:
-    normalise = normalisation(tally.counts)
-    return Column(
-        name,
-        kind,
-        nullable=bool(tally.blanks),
-        aliases=aliases,
-        normalise=normalise,
-        max_length=room_for(2 * tally.longest),
+        max_length=room_for(tally.longest if column.type == "category" else 2 * tally.longest),
         example=_typical_text(tally, normalise),
     )
 
@@ -284,13 +225,13 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
     A name of letters, digits and ``_`` stays unchanged. Any other (``Price (€)``, ``_hidden``, ``2nd``, one
     that is too long) gets a clean canonical name, and becomes its alias.
     """
-    taken = {unicodedata.normalize("NFC", name) for name in header}
+    taken = set(header)
     names: dict[str, str] = {}
     for position, name in enumerate(header, 1):
         if is_plain(name):
             names[name] = name
             continue
-        words = re.sub(r"\W+", "_", unicodedata.normalize("NFC", name)).strip("_").lower()[:60]
+        words = re.sub(r"\W+", "_", name).strip("_").lower()[:60]
         clean = words if is_plain(words) else f"column_{words}"
         base = clean = clean if is_plain(clean) else f"column_{position}"
         number = 1
@@ -304,6 +245,4 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
 
 def is_plain(name: str) -> bool:
     """Returns whether a header's name can be declared unchanged. Python keywords can: names are strings."""
-    if not name.isidentifier() or name.startswith("_") or len(name) > LONGEST_NAME:
-        return False
-    return unicodedata.is_normalized("NFC", name)
+    return name.isidentifier() and not name.startswith("_") and len(name) <= LONGEST_NAME

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
-from typing import Annotated, Any, Final, cast
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST, BadValue, Column, Value
 from vigia_ml.schema.dataset import DatasetSchema
 
+BY_COLUMN_FROM: Final = 8  # rows; below it the fixed cost of each column is more
 TEXTS_KEPT: Final = 4_096  # normalised values remembered per column
 LONGEST_KEPT: Final = 200  # characters: surrounding spaces are unlimited, and must not fill the memory
 
@@ -40,41 +42,38 @@ class Read(dict[Any, Value]):
         return value
 
 
-class Whole(Read):
-    """Reads whole numbers unchanged and 3.0 as 3. Nothing is remembered: there are too many values."""
+class Number(Read):
+    """Reads numbers of the column's own type unchanged, and 3.0 as 3 in a column of whole numbers.
 
-    itself: type = int
+    Nothing is remembered: there are too many values.
+    """
+
+    def __init__(self, column: Column, known: Mapping[Any, Value]) -> None:
+        super().__init__(column, known)
+        self.itself = int if column.type == "integer" else float
 
     def leaves_alone(self, values: Sequence[Any]) -> bool:
         return not self.column.missing and set(map(type, values)) == {self.itself}
 
     def __missing__(self, decoded: Any) -> Value:
         if decoded.__class__ is self.itself and not self.column.missing:
-            return cast("int | float", decoded)
+            return decoded
         try:
             return self.column.from_json(decoded)
         except BadValue as bad:
             raise Declined from bad
 
 
-class Real(Whole):
-    """Reads the numbers of a column in which some numbers stand for null."""
-
-    itself = float
-
-
 def reader(column: Column) -> Read | None:
     """Returns the reader of a column's decoded values; None where decoding is enough."""
+    known: dict[Any, Value] = {None: None} if column.nullable else {}
     if column.type == "number" and not column.missing:
         return None  # msgspec checks type and bounds in C and gives a float
-    if column.type == "number":
-        return Real(column, {None: None} if column.nullable else {})
-    if column.type == "integer":
-        return Whole(column, {None: None} if column.nullable else {})
+    if column.is_numeric:
+        return Number(column, known)
     # True == 1 == 1.0 in a dictionary, too, and all of them are true in a boolean column.
-    known: dict[Any, Value] = {True: True, False: False} if column.type == "boolean" else {}
-    known |= {level: level for level in column.levels}
-    return Read(column, known | ({None: None} if column.nullable else {}))
+    known |= {True: True, False: False} if column.type == "boolean" else {}
+    return Read(column, known | {level: level for level in column.levels})
 
 
 def decoded_type(column: Column) -> Any:
@@ -86,15 +85,14 @@ def decoded_type(column: Column) -> Any:
     if column.type == "integer":
         # Both kinds of number, because pandas writes 3.0; the column reads floats.
         low, high = _limits(column, float(EXACT_INTEGER))
-        whole = Annotated[int, Meta(ge=_up(low), le=int(high // 1))] | Annotated[float, Meta(ge=low, le=high)]
+        whole = (
+            Annotated[int, Meta(ge=math.ceil(low), le=math.floor(high))]
+            | Annotated[float, Meta(ge=low, le=high)]
+        )
         return whole | str if column.missing else whole
     if column.type == "boolean":
         return bool | int | float | str
     return str
-
-
-def _up(number: float) -> int:
-    return -int(-number // 1)
 
 
 def _limits(column: Column, largest: float) -> tuple[float, float]:

@@ -364,3 +364,30 @@ def test_training_loading_and_predictions_agree_about_missing_words_and_signs(
     answers = [[row["probability"] for row in values.json()["predictions"]] for values in (by_csv, by_json)]
     assert answers[0] == answers[1]
     assert answers[0][0] == answers[0][2] > answers[0][1]
+
+
+def test_training_loading_and_predictions_agree_about_a_line_break_within_a_name(
+    tmp_path: Path, post: Post
+) -> None:
+    """Windows, other systems and HTML forms write the break differently; it is the same name."""
+    cells = [f"{n},{n * 37 % 11},{2 * (n * 37 % 11) + n * n % 7}.5" for n in range(120)]
+    path = tmp_path / "rows.csv"
+    path.write_bytes("\r\n".join(['"0\r\n0",size,"to\r\npay"', *cells]).encode())
+    options = ["--target=to\r\npay", "--keep", "0\r\n0", "--null=0\r\n0=-1"]
+    call_command("startmodel", "basket", str(path), *options, stdout=io.StringIO())
+    _forget()
+    assert "version 1 is active" in load("basket", str(path), "--train", "--activate")
+    for line_break in ("\r\n", "\n", "\r"):
+        header = f'"0{line_break}0",size,"to{line_break}pay"'
+        other = tmp_path / "other.csv"
+        other.write_bytes("\n".join([header, *cells]).encode())
+        load("basket", str(other))
+        assert Dataset.objects.count() == 1, "the same rows under the same names"
+        run = post("/api/v1/models/basket/training-runs/", other.read_bytes(), "text/csv")
+        assert run.status_code == 202, run.content
+        address = "/api/v1/models/basket/predictions/"
+        by_csv = post(address, f"{header}\n7,3,1\n", "text/csv")
+        by_json = post(address, {f"0{line_break}0": 7, "size": 3, f"to{line_break}pay": 1})
+        by_form = post(address, "0%0D%0A0=7&size=3", "application/x-www-form-urlencoded")
+        answers = [reply.json() for reply in (by_csv, by_json, by_form)]
+        assert len({answer["predictions"][0]["prediction"] for answer in answers}) == 1, answers

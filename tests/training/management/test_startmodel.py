@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
@@ -604,6 +604,7 @@ headers = st.lists(texts, min_size=3, max_size=6, unique_by=lambda name: name.ca
 
 def test_any_names_and_levels_give_a_file_that_compiles_to_the_proposed_schema(tmp_path: Path) -> None:
     @settings(max_examples=40, deadline=None)
+    @example(["0", "a", "0\r\n0"], ["x", "y"], 1)  # a line break within the target's name
     @given(
         headers, st.lists(texts.filter(bool), min_size=2, max_size=12, unique=True), st.sampled_from([1, 8])
     )

@@ -49,17 +49,17 @@ ROWS: list[dict[str, Any]] = [
 
 
 def test_rows_become_one_matrix_of_doubles() -> None:
-    encoded = matrix.encode(SCHEMA, ROWS)
+    encoded = matrix.Coder(SCHEMA).encode(ROWS)
     nan = math.nan
     expected = [[1.5, 3, 1, 0, 1, -1], [nan, -7, 0, 1, -1, -1], [0, 0, nan, nan, nan, nan]]
     np.testing.assert_array_equal(encoded, expected)
     assert encoded.dtype == np.float64
     assert encoded.flags.c_contiguous
-    assert matrix.encode(SCHEMA, []).shape == (0, 6)
+    assert matrix.Coder(SCHEMA).encode([]).shape == (0, 6)
 
 
 def test_rows_columns_and_the_compiled_decoder_give_the_same_codes() -> None:
-    by_row = matrix.encode(SCHEMA, ROWS)
+    by_row = matrix.Coder(SCHEMA).encode(ROWS)
     by_column = matrix.encode_columns(SCHEMA, {name: [row[name] for row in ROWS] for name in SCHEMA.names})
     decoded = CompiledSchema(SCHEMA).from_values(ROWS, [None] * len(ROWS)).matrix()
     np.testing.assert_array_equal(by_row, by_column)
@@ -150,7 +150,7 @@ def test_a_missing_text_is_reported_and_not_guessed() -> None:
     engine = artifacts.load(version)
     assert isinstance(engine, MatrixEngine)
     with pytest.raises(ValueError, match="reads 1 text columns, not 0"):
-        engine.score(matrix.encode(version.dataset_schema, [version.dataset_schema.example]))
+        engine.score(matrix.Coder(version.dataset_schema).encode([version.dataset_schema.example]))
 
 
 @pytest.mark.django_db

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from django.core.management import call_command
 
+from vigia_ml.bins import Floats
 from vigia_ml.scaffold import leaks
 
 ROWS = 400
@@ -18,7 +19,7 @@ C, D = RANDOM.normal(5, 2, ROWS), RANDOM.normal(size=ROWS)
 COLUMNS = {"a": A, "b": B, "c": C, "d": D}
 
 
-def noisy(values: leaks.Floats, unexplained: float) -> leaks.Floats:
+def noisy(values: Floats, unexplained: float) -> Floats:
     noise = np.random.default_rng(8).normal(size=len(values))
     return np.asarray(values + noise * values.std() * np.sqrt(unexplained))
 
@@ -37,9 +38,7 @@ def noisy(values: leaks.Floats, unexplained: float) -> leaks.Floats:
     ],
     ids=["mean", "rounded", "weighted", "noisy", "offset", "difference", "mean of three", "three"],
 )
-def test_a_weighted_sum_of_two_or_three_columns_is_found(
-    target: leaks.Floats, parts: tuple[str, ...]
-) -> None:
+def test_a_weighted_sum_of_two_or_three_columns_is_found(target: Floats, parts: tuple[str, ...]) -> None:
     [(found, (explained, equation))] = leaks.weighted(COLUMNS, target).items()
     assert found == parts
     assert explained > 0.997
@@ -51,7 +50,7 @@ def test_a_weighted_sum_of_two_or_three_columns_is_found(
     [noisy(0.3 * A + 0.7 * B, 0.02), A * B, noisy(A, 0.001), A + B + C + 10 * D, np.ones(ROWS)],
     ids=["too noisy", "a product", "one column alone", "four columns", "constant"],
 )
-def test_other_functions_of_the_columns_are_not_reported(target: leaks.Floats) -> None:
+def test_other_functions_of_the_columns_are_not_reported(target: Floats) -> None:
     assert leaks.weighted(COLUMNS, target) == {}
 
 

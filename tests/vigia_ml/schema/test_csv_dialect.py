@@ -94,6 +94,21 @@ def test_survey_and_reader_reject_the_same_files_with_the_same_message(
     assert refused.value.message == str(not_inferred.value)
 
 
+@pytest.mark.parametrize("written", ["0\r\n0", "0\n0", "0\r0"])
+@pytest.mark.parametrize("declared", ["0\r\n0", "0\n0", "0\r0"])
+def test_every_reader_takes_all_line_breaks_within_a_name_for_the_same(declared: str, written: str) -> None:
+    schema = DatasetSchema((Column("a", "integer"),), Column("b", "number", aliases=(declared,)))
+    assert schema.role(written) == "target"
+    schema = DatasetSchema((Column("a", "integer", aliases=(declared,)),), Column("y", "number"))
+    assert schema.read({written: 7}).values == {"a": 7}  # type: ignore[union-attr]
+    assert schema.read({written: "7"}, text=True).values == {"a": 7}  # type: ignore[union-attr]
+    text = f'"{written}",y\r\n7,1\r\n8,2\r\n'
+    for with_target in (True, False):
+        [batch] = CsvReader(as_bytes(text), schema, with_target=with_target).batches()
+        assert (batch.columns["a"], batch.faults) == ([7, 8], [])
+    assert survey(as_bytes(text), nulls=[f"{written}=9"]).header == ("0\n0", "y")
+
+
 def test_quotation_marks_are_text_in_a_file_with_backslash_n_for_null() -> None:
     schema = DatasetSchema(
         (Column("title", "text"), Column("end", "integer", nullable=True, missing=(r"\N",))), SCHEMA.target

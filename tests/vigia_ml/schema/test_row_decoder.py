@@ -86,7 +86,7 @@ def agree(schema: DatasetSchema, body: bytes, compiled: CompiledSchema | None = 
     plain = [json.loads(each) for each in rows.inputs().splitlines()]
     assert plain == [list(instance.values.values()) for instance in instances]
     assert rows.warnings() == [schema.warnings(instance.values) for instance in instances]
-    coded = coding.encode(schema, [instance.values for instance in instances])
+    coded = coding.Coder(schema).encode([instance.values for instance in instances])
     text = [at for at, column in enumerate(schema.columns) if column.type == "text"]
     coded[:, text] = 0.0
     matrix = rows.matrix()
@@ -340,3 +340,11 @@ def test_normalised_texts_are_remembered_within_limits() -> None:
         assert rows is not None
         assert rows.values[0][4] == f"city {number}"
     assert max(len(reader) for reader in compiled._readers if reader is not None) <= 4_096
+
+
+@pytest.mark.parametrize("name", ['a "quoted" name', "two\nlines", "back\\slash"])
+def test_names_that_the_decoder_cannot_hold_are_left_to_the_schema(name: str) -> None:
+    schema = DatasetSchema((Column(name, "number"),), Column("y", "number"))
+    body = json.dumps({name: 1.5}).encode()
+    assert CompiledSchema(schema).decode(body, 1) is None
+    assert schema.read(decode_json(body)) == Instance({name: 1.5})
