@@ -26,12 +26,12 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.uuid7 import lowest_at
-from predictions.models import ChangedHour, Prediction, QualityHour
+from predictions.models import ChangedHour, QualityHour
 from predictions.outcomes import matching
 from predictions.quality import hourly_sql
 from predictions.quality.hourly_sql import HOUR
 from predictions.quality.metrics import Tally
-from predictions.rollups.counting import is_removed
+from predictions.rollups.hours import is_in_log
 from training.models import RegisteredModel
 
 LOCK: Final = 22125
@@ -147,10 +147,7 @@ def _aggregate_hour(model: RegisteredModel, hour: dt.datetime, wait: float | Non
             return 0
         # If the hour's month has left the log, the stored tallies are all that is known of it: a row that
         # arrived later does not stand for the hour.
-        in_log = Prediction.objects.filter(
-            registered_model=model, id__gte=lowest_at(hour), id__lt=lowest_at(hour + HOUR)
-        )
-        if in_log.exists() and not is_removed(hour):
+        if is_in_log(model.pk, hour):
             _write(model, hour, hourly_sql.of_hour(model, hour))
         mark.filter(marked_at=seen).delete()
     return 1

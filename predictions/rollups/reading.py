@@ -16,7 +16,7 @@ from django.db.models import Sum
 from core.uuid7 import lowest_at
 from predictions.models import RolledHour, Rollup
 from predictions.rollups import counting
-from predictions.rollups.counting import HOUR
+from predictions.rollups.hours import HOUR
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.drift.bin_counts import Counted
 
@@ -126,7 +126,7 @@ def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> 
     """Returns whether the rollups or the log hold any row of these whole hours."""
     if answered([model.pk], since, until)[model.pk]:
         return True
-    return counting.nth(model.pk, lowest_at(since), lowest_at(until)) is not None
+    return counting.first_id(model.pk, lowest_at(since), lowest_at(until)) is not None
 
 
 def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
