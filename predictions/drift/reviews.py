@@ -19,8 +19,8 @@ from django.utils import timezone
 
 from core.errors import Conflict, NoActiveVersion, NotFound
 from predictions.models import DriftFinding, DriftReview, Verdict
-from predictions.quality import realised
-from predictions.quality.hourly_sql import task_of
+from predictions.quality import hourly, realised
+from predictions.quality.hourly_tallies import task_of
 from predictions.rollups import counting, reading
 from training import providers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
@@ -82,9 +82,9 @@ def review(
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
     if scheduled:
-        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
+        hourly.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
     else:  # a client waits, and the aggregation of a large hour has no time limit
-        realised.catch_up(model, seconds=COUNTING_SECONDS)
+        hourly.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)
     with counting.to_this_moment(model, seconds=COUNTING_SECONDS) as counted_to:
         counted = reading.window(version, since, until)
@@ -101,7 +101,7 @@ def review(
         verdict=verdict.verdict,
         reason=verdict.reason,
         expected=asdict(
-            performance_estimation.expected(task_of(version)[0], profile, counted, version.threshold)
+            performance_estimation.expected(task_of(version), profile, counted, version.threshold)
         ),
         quality=[_as_json(each) | {"fell": has_fallen(each, model, watch)} for each in known],
         scheduled=scheduled,

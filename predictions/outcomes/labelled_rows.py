@@ -7,6 +7,7 @@ the outcomes of the window, not with the log.
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -48,7 +49,7 @@ class Labelled(NamedTuple):
     prediction: str
     probability: float | None
     actual: str
-    observed_at: object
+    observed_at: dt.datetime
 
 
 def pages(

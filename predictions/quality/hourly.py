@@ -18,6 +18,7 @@ aggregation: one second for each `RESTED_ROWS` rows. A million rows took 13 seco
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -26,31 +27,27 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.uuid7 import lowest_at
-from predictions.models import ChangedHour, QualityHour
+from predictions.models import ChangedHour, Lock, QualityHour
 from predictions.outcomes import matching
-from predictions.quality import hourly_sql
-from predictions.quality.hourly_sql import HOUR
+from predictions.quality import hourly_tallies
 from predictions.quality.metrics import Tally
-from predictions.rollups.hours import is_in_log
+from predictions.rollups.hours import end, is_in_log
 from training.models import RegisteredModel
 
-LOCK: Final = 22125
-"""Class of the advisory lock (with the model's id) of the one process that aggregates a model's hours."""
 LARGE: Final = 20_000
 """Rows of a large hour. Fewer rows take milliseconds, so a smaller hour never rests."""
 SCAN_LIMIT: Final = 10 * LARGE
 RESTED_ROWS: Final = 2_000
-LOCK_POLL_SECONDS: Final = 0.02
 
 
 def aggregate_changed_hours(
-    model: RegisteredModel, *, seconds: float | None = None, skip_resting: bool = True
+    model: RegisteredModel, *, seconds: float = math.inf, skip_resting: bool = True
 ) -> int:
     """Aggregates a model's marked hours, the longest marked first; returns the number of hours.
 
     Parameters
     ----------
-    seconds : begin no further hour after so many seconds; None: aggregate all.
+    seconds : begin no further hour after so many seconds.
     skip_resting : whether to leave large hours that were aggregated a moment ago for later.
     """
     marked = ChangedHour.objects.filter(registered_model=model, hour__lte=timezone.now())
@@ -76,19 +73,17 @@ def _is_large(model: RegisteredModel, hour: dt.datetime) -> bool:
         ) AS scanned
     """
     with connection.cursor() as cursor:
-        cursor.execute(statement, [model.pk, lowest_at(hour), lowest_at(hour + HOUR), SCAN_LIMIT])
+        cursor.execute(statement, [model.pk, lowest_at(hour), end(hour), SCAN_LIMIT])
         own, every = cursor.fetchone()
     return bool(own >= LARGE or every >= SCAN_LIMIT)
 
 
-def _aggregate(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float | None) -> int:
+def _aggregate(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float) -> int:
     """Aggregates hours and returns their number; begins and awaits none after `seconds`."""
     started, done = time.monotonic(), 0
     for hour in hours:
-        left = None if seconds is None else seconds - (time.monotonic() - started)
-        if left is not None and left <= 0:
-            break
-        added = _aggregate_hour(model, hour, left)
+        left = seconds - (time.monotonic() - started)
+        added = _aggregate_hour(model, hour, left) if left > 0 else None
         if added is None:
             break
         done += added
@@ -135,11 +130,12 @@ def _resting(model: RegisteredModel, hours: Sequence[dt.datetime]) -> set[dt.dat
     }
 
 
-def _aggregate_hour(model: RegisteredModel, hour: dt.datetime, wait: float | None) -> int | None:
+def _aggregate_hour(model: RegisteredModel, hour: dt.datetime, wait: float) -> int | None:
     """Aggregates an hour; returns 1, 0 if another process did it meanwhile, or None if another process still
     holds the lock after `wait` seconds."""
     with transaction.atomic():
-        if not _take_lock(model, wait):
+        # The holder aggregates an hour, which may take longer than a client can wait.
+        if not Lock.QUALITY.take_within(wait, model.pk):
             return None
         mark = ChangedHour.objects.filter(registered_model=model, hour=hour)
         seen = mark.values_list("marked_at", flat=True).first()
@@ -148,30 +144,9 @@ def _aggregate_hour(model: RegisteredModel, hour: dt.datetime, wait: float | Non
         # If the hour's month has left the log, the stored tallies are all that is known of it: a row that
         # arrived later does not stand for the hour.
         if is_in_log(model.pk, hour):
-            _write(model, hour, hourly_sql.of_hour(model, hour))
+            _write(model, hour, hourly_tallies.of_hour(model, hour))
         mark.filter(marked_at=seen).delete()
     return 1
-
-
-def _take_lock(model: RegisteredModel, wait: float | None) -> bool:
-    """Takes the lock for the caller's transaction; returns False if it is held for longer than `wait`.
-
-    The holder aggregates an hour, which may take longer than a client can wait and than `lock_timeout`.
-    """
-    key = [LOCK, model.pk % 2**31]
-    with connection.cursor() as cursor:
-        if wait is None:
-            cursor.execute("SELECT set_config('lock_timeout', '0', true)")
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", key)
-            return True
-        until = time.monotonic() + wait
-        while True:
-            cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", key)
-            if cursor.fetchone()[0]:
-                return True
-            if time.monotonic() >= until:
-                return False
-            time.sleep(LOCK_POLL_SECONDS)
 
 
 def _write(model: RegisteredModel, hour: dt.datetime, tallies: Mapping[int, Tally]) -> None:

@@ -1,8 +1,8 @@
 """Realised quality of each version in a window, from the hourly tallies.
 
 Windows are whole hours by time of the prediction: an outcome that arrives a month later changes the hour of
-its prediction. `aggregate_changed_hours` maintains the hours; this module sums their tallies, so a read costs
-one row per hour and version of the window.
+its prediction. `predictions.quality.hourly` maintains the hours; this module sums their tallies, so a read
+costs one row per hour and version of the window.
 """
 
 from __future__ import annotations
@@ -13,37 +13,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from django.utils import timezone
-
 from core.uuid7 import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.quality import metrics as realised
 from predictions.quality.confidence_intervals import Estimate
-from predictions.quality.hourly import aggregate_changed_hours, catch_up, mark_all_hours_dirty
-from predictions.quality.hourly_sql import HOUR, task_of
+from predictions.quality.hourly_tallies import task_of
 from predictions.quality.metrics import Tally
-from predictions.rollups import reading
+from predictions.rollups import hours, reading
+from predictions.rollups.hours import floor
 from training import catalogue
 from training.models import ModelVersion, RegisteredModel
 from training.reports import side_by_side
 from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
-__all__ = [
-    "Quality",
-    "aggregate_changed_hours",
-    "as_dict",
-    "by_step",
-    "catch_up",
-    "mark_all_hours_dirty",
-    "of_window",
-    "pending_hours",
-    "watch_of",
-    "watched_metric",
-    "whole_hours",
-]
-
-MOMENT: Final = dt.timedelta(microseconds=1)
-"""The resolution of time stamps."""
 FALLBACK_METRIC: Final = "accuracy"
 """Watched metric if outcomes do not allow a classifier's primary metric. Its interval is valid in a window of
 fifty rows; the interval of a macro F1 is not, if some classes are rare."""
@@ -115,10 +97,10 @@ def by_step(
     since, until = whole_hours(since, until)
     answered: dict[dt.datetime, int] = defaultdict(int)
     for _, hour, rows in reading.answered_by_hour([version], since, until):
-        answered[_floor(hour, step)] += rows
+        answered[floor(hour, step)] += rows
     kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
     for _, hour, tally in _tallies([version], since, until):
-        kept[_floor(hour, step)].append(tally)
+        kept[floor(hour, step)].append(tally)
     return [
         _quality(
             version, kept.get(start, ()), max(start, since), min(start + step, until), answered.get(start, 0)
@@ -134,9 +116,7 @@ def as_dict(quality: Quality) -> dict[str, Any]:
 
 def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
     """Returns the window widened to whole hours, within 1970 and the end of the present hour."""
-    latest = _floor(timezone.now(), HOUR) + HOUR
-    since, until = max(since, EPOCH), min(max(until, EPOCH), latest)
-    return _floor(since, HOUR), _floor(until + HOUR - MOMENT, HOUR)
+    return hours.whole(max(since, EPOCH), max(until, EPOCH))
 
 
 def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
@@ -162,15 +142,10 @@ def watched_metric(model: RegisteredModel) -> str | None:
     return primary
 
 
-def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH + (moment - EPOCH) // step * step
-
-
 def _quality(
     version: ModelVersion, tallies: Iterable[Tally], since: dt.datetime, until: dt.datetime, answered: int
 ) -> Quality:
-    task, _ = task_of(version)
-    tally = realised.total_of(tallies, task)
+    tally = realised.total_of(tallies, task_of(version))
     too_few = tally.usable < watch_of(version.registered_model).minimum_outcomes
     return Quality(
         version=version.number,

@@ -21,7 +21,8 @@ from django.db import connection
 
 from core.uuid7 import lowest_at
 from predictions.models import QualityHour
-from predictions.quality import sql
+from predictions.quality.sql import classes_of
+from predictions.rollups.hours import HOUR
 from training.models import ModelVersion
 
 ROWS: Final = 2_000
@@ -29,7 +30,6 @@ MAX_OUTCOMES_READ: Final = 10 * ROWS
 """Maximum number of outcomes to read, of all versions."""
 HOURS: Final = 48
 SHOWN: Final = 20
-HOUR: Final = dt.timedelta(hours=1)
 
 # Outcomes of other versions are included without their answer: they mark how far the search has read.
 _PIECE: Final = """
@@ -95,9 +95,8 @@ def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) ->
         return WorstPredictions([], 0)
     first, last = hours[-1], hours[0] + HOUR
     labelled = _labelled(version, lowest_at(first), lowest_at(last))
-    positive_json = sql.positive(version)
-    positive = None if positive_json is None else msgspec.json.decode(positive_json)
-    compared = [_with_error(row, positive) for row in labelled]
+    classes = classes_of(version)
+    compared = [_with_error(row, None if classes is None else classes[1]) for row in labelled]
     wrong = [row for row in compared if row is not None and row.error > 0]
     return WorstPredictions(
         heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(labelled), first, last

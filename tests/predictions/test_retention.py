@@ -17,7 +17,7 @@ from predictions import retention, tasks
 from predictions.drift import reviews
 from predictions.log import partitions
 from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, Rollup
-from predictions.quality import realised
+from predictions.quality import hourly, realised
 from predictions.rollups import counting, reading
 from tests.predictions.admin.test_log import answered
 from training.models import ModelVersion
@@ -96,7 +96,7 @@ def test_tallies_stay_although_outcomes_arrive_after_the_removal(log: ModelVersi
         actual=False,
         observed_at=timezone.now(),
     )
-    realised.aggregate_changed_hours(log.registered_model)
+    hourly.aggregate_changed_hours(log.registered_model)
     counting.roll_up(log.registered_model)
     assert list(january.values()) == before
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
@@ -170,7 +170,7 @@ def test_a_late_row_of_a_removed_month_does_not_erase_its_counts(log: ModelVersi
         registered_model=log.registered_model, prediction_id=row.pk, actual=True, observed_at=timezone.now()
     )
     counting.recount(log.registered_model, *january)
-    realised.aggregate_changed_hours(log.registered_model)
+    hourly.aggregate_changed_hours(log.registered_model)
     assert reading.answered([log.registered_model_id], *january) == {log.registered_model_id: 3}
     [quality] = realised.of_window(log.registered_model, *january, log)
     assert (quality.answered, quality.labelled) == (3, 3)

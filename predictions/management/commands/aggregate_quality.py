@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from predictions.quality import realised
+from predictions.quality import hourly
 from training.models import RegisteredModel
 from training.registry import lookup
 from vigia_ml.errors import VigiaError
@@ -24,8 +24,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         for model in self._models(options["model"]):
             if options["all"]:
-                realised.mark_all_hours_dirty(model)
-            hours = realised.aggregate_changed_hours(model, skip_resting=False)
+                hourly.mark_all_hours_dirty(model)
+            hours = hourly.aggregate_changed_hours(model, skip_resting=False)
             self.stdout.write(f"{model.name}: aggregated {hours} hours")
 
     def _models(self, name: str | None) -> list[RegisteredModel]:
