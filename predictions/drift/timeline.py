@@ -10,15 +10,14 @@ from typing import Final
 
 import numpy as np
 
-from core.uuid7 import EPOCH
 from predictions.rollups import reading
+from predictions.rollups.hours import HOUR, ceiling, floor
 from training.models import ModelVersion
 from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import histograms, statistics
 from vigia_ml.drift.bin_counts import Counted, Whole
 from vigia_ml.reference_profile import ColumnProfile, Profile
 
-HOUR: Final = dt.timedelta(hours=1)
 STEPS: Final = tuple(HOUR * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168, 336, 720))
 MOST_STEPS: Final = 40
 """Maximum number of steps; more cells would be narrower than their text."""
@@ -41,7 +40,7 @@ class Window:
     @property
     def aligned(self) -> dt.datetime:
         """The beginning of the first full step, or the end of the window without one."""
-        return min(_ceiling(self.since, self.step), self.until)
+        return min(ceiling(self.since, self.step), self.until)
 
     @property
     def steps(self) -> list[dt.datetime]:
@@ -68,7 +67,7 @@ class Window:
 def latest(length: dt.timedelta, now: dt.datetime) -> Window:
     """Returns the newest window of a length, up to the end of the step of `now`."""
     step = step_for(length)
-    until = _ceiling(now, step)
+    until = ceiling(now, step)
     return Window(until - length, until, step)
 
 
@@ -81,24 +80,16 @@ def between(since: dt.datetime, until: dt.datetime) -> Window:
     """
     if since >= until:
         raise ValueError("The beginning must be before the end.")
-    since = _floor(since, HOUR)
+    since = floor(since)
     if until - since > LONGEST:  # checked before rounding up: an hour after the year 9999 does not exist
         raise ValueError(f"The window is too long; at most {LONGEST.days:,} days are accepted.")
-    until = _ceiling(until, HOUR)
+    until = ceiling(until)
     return Window(since, until, step_for(until - since))
 
 
 def step_for(length: dt.timedelta) -> dt.timedelta:
     """Returns the shortest step that divides a window into at most `MOST_STEPS`."""
     return next((step for step in STEPS if length <= step * MOST_STEPS), STEPS[-1])
-
-
-def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH + (moment - EPOCH) // step * step
-
-
-def _ceiling(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH - (EPOCH - moment) // step * step
 
 
 @dataclass(frozen=True, slots=True)

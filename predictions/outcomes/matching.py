@@ -17,10 +17,8 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from core.uuid7 import LAST
-from predictions.models import Outcome
+from predictions.models import Lock, Outcome
 
-LOCK: Final = 22122
-"""Class of the advisory lock (with the model's id) of transactions that write outcomes of a model."""
 JOINED_AT_ONCE: Final = 5_000  # waiting outcomes examined in one statement
 JOINED_BY_A_REQUEST: Final = 500
 LATE_COMMITS: Final = dt.timedelta(hours=1)
@@ -43,7 +41,7 @@ def join_waiting() -> int:
             if not keys:
                 break
             with transaction.atomic():
-                lock(model_id)
+                Lock.OUTCOMES.take(model_id)
                 joined += _join_keys(model_id, {key for _, key in keys if key is not None})
             after = keys[-1][0]
     return joined
@@ -58,11 +56,6 @@ def _joinable() -> QuerySet[Outcome, Outcome]:
     recent = timezone.now() - LATE_COMMITS
     waiting = Outcome.objects.filter(prediction_id__isnull=True)
     return waiting.filter(Q(observed_at=F("received_at")) | Q(received_at__gt=recent))
-
-
-def lock(model_id: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, model_id % 2**31])
 
 
 def join(model_id: int, keys: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.uuid7 import LAST, lowest_at
-from predictions.models import Outcome
+from predictions.models import Lock, Outcome
 from predictions.outcomes import matching, parsing
 from predictions.outcomes.parsing import OutcomeRow, Rows
 from training import providers
@@ -66,7 +66,7 @@ def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
     providers.require_rows(model, "outcomes")
     outcomes = rows.good
     with transaction.atomic():
-        matching.lock(model.pk)
+        Lock.OUTCOMES.take(model.pk)
         matching.join(model.pk, [each.key for each in outcomes if each.key is not None])
         predictions = _predictions(model, outcomes)
         actuals = _checked_actuals(model, rows, predictions)

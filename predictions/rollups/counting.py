@@ -21,7 +21,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -347,15 +347,17 @@ def _binned(profile: Profile, answers: Sequence[tuple[str, str, float | None]]) 
 
 def _by_bin(name: str, bins: Bins, cells: Sequence[Any]) -> Iterator[_Cells]:
     """Yields the filled bins of one column's cells (n,)."""
+    weights = sums = None
     if bins.kind == "level":
-        places = bins.of_levels([None if cell is None else label_text(cell) for cell in cells])
-        sums = None
+        levels = Counter(cells)
+        places = bins.of_levels([None if level is None else label_text(level) for level in levels])
+        weights = list(levels.values())
     else:
         if bins.kind == "length":
             cells = [None if cell is None else len(cell) for cell in cells]
         numbers = np.array(cells, dtype=np.float64)  # None is NaN; the log holds an infinite number as text
         places = bins.of_numbers(numbers)
         sums = np.bincount(places, np.clip(np.nan_to_num(numbers), -LARGEST, LARGEST))
-    rows = np.bincount(places)
+    rows = np.bincount(places, weights)
     for place in np.flatnonzero(rows).tolist():
         yield name, place, int(rows[place]), None if sums is None else float(sums[place])

@@ -685,7 +685,7 @@ def test_marking_all_hours_waits_for_recording_without_a_deadlock(churn: ModelVe
 
     def record() -> None:
         with transaction.atomic():
-            matching.lock(model.pk)
+            Lock.OUTCOMES.take(model.pk)
             labelled(late, [False])
             locked.set()
             wait_for_a_blocked_lock()
