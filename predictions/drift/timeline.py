@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,15 +128,10 @@ class Line:
     @property
     def bars(self) -> list[histograms.Bar]:
         """The two histograms: the version's reference and the window."""
-        counts = self.counted.counts.tolist() if self.counted else [0] * self.column.bins.size
         column = self.column
-        bins = {
-            "labels": column.bins.labels,
-            "apart": column.apart,
-            "reference": column.counts,
-            "window": counts,
-        }
-        return histograms.bars(column.bins.kind, bins)
+        counts = self.counted.counts.tolist() if self.counted else [0] * column.bins.size
+        bins = {"apart": column.apart, "reference": column.counts, "window": counts}
+        return histograms.bars(column.bins.kind, bins | {"labels": column.bins.labels})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,14 +158,14 @@ def read(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Time
         steps = {at: counts[column.name] for at, counts in by_step.items() if column.name in counts}
         return _line(column, steps, window, watch)
 
-    inputs = sorted(map(line, profile.columns), key=_sort_key, reverse=True)
+    inputs = sorted(map(line, profile.columns), key=_psi, reverse=True)
     lines = (*inputs, *map(line, profile.answers))
     return Timeline(lines, max((each.counted.rows for each in lines if each.counted), default=0))
 
 
-def _sort_key(line: Line) -> tuple[bool, float]:
-    known = line.overall is not None and line.overall.psi is not None
-    return known, line.overall.psi if line.overall and line.overall.psi is not None else 0.0
+def _psi(line: Line) -> float:
+    psi = line.overall.psi if line.overall else None
+    return -math.inf if psi is None else psi
 
 
 def _line(
@@ -177,18 +173,14 @@ def _line(
 ) -> Line:
     reference = np.asarray(column.counts, dtype=np.int64)
     cells = tuple(_cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps)
-    counted = _sum(by_step.values())
+    parts = list(by_step.values())
+    totals = (
+        np.sum([each.counts for each in parts], axis=0),
+        np.sum([each.totals for each in parts], axis=0),
+    )
+    counted = Counted(*totals) if parts else None
     overall = _cell(window.since, reference, counted, watch) if counted else None
     return Line(column, overall, cells, counted)
-
-
-def _sum(parts: Iterable[Counted]) -> Counted | None:
-    known = list(parts)
-    if not known:
-        return None
-    return Counted(
-        np.sum([each.counts for each in known], axis=0), np.sum([each.totals for each in known], axis=0)
-    )
 
 
 def _cell(at: dt.datetime, reference: Whole, counted: Counted, watch: MonitoringConfig) -> Cell:

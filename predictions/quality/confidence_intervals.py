@@ -7,7 +7,7 @@ are too narrow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 Z: Final = 1.959963984540054
@@ -33,20 +33,16 @@ class Estimate:
         return self.rows < FEW
 
     def as_dict(self) -> dict[str, float | int | bool | None]:
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "rows": self.rows,
-            "too_few": self.too_few,
-        }
+        return asdict(self) | {"too_few": self.too_few}
 
 
-def estimate(value: float, error: float, rows: int) -> Estimate:
-    """Returns value ± Z standard errors (normal approximation)."""
+def estimate(
+    value: float, error: float, rows: int, *, least: float = -math.inf, most: float = math.inf
+) -> Estimate:
+    """Returns value ± Z standard errors (normal approximation), within the values that are possible."""
     if rows < FEW or not math.isfinite(error):
         return Estimate(value, None, None, rows)
-    return Estimate(value, value - Z * error, value + Z * error, rows)
+    return Estimate(value, max(least, value - Z * error), min(most, value + Z * error), rows)
 
 
 def wilson(hits: int, rows: int) -> tuple[float, float]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from core.uuid7 import EPOCH
 from predictions.models import ChangedHour, QualityHour
@@ -26,6 +26,7 @@ from training.models import ModelVersion, RegisteredModel
 from training.reports import side_by_side
 from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
+K = TypeVar("K", bound=Hashable)
 FALLBACK_METRIC: Final = "accuracy"
 """Watched metric if outcomes do not allow a classifier's primary metric. Its interval is valid in a window of
 fifty rows; the interval of a macro F1 is not, if some classes are rare."""
@@ -71,17 +72,10 @@ def of_window(
     every = model.versions.order_by("number")
     # A model may have thousands of versions with long schemas: only versions with rows are loaded in full.
     versions = [version] if version is not None else list(every.only("registered_model_id"))
-    answered: dict[int, int] = defaultdict(int)
-    for version_id, _, rows in reading.answered_by_hour(versions, since, until):
-        answered[version_id] += rows
-    kept: dict[int, list[Tally]] = defaultdict(list)
-    for version_id, _, tally in _tallies(versions, since, until):
-        kept[version_id].append(tally)
+    answered, tallies = _figures(versions, since, until, lambda version_id, hour: version_id)
     if version is None:
-        versions = list(every.filter(pk__in={*kept, *answered}).select_related("registered_model"))
-    return [
-        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0)) for each in versions
-    ]
+        versions = list(every.filter(pk__in={*tallies, *answered}).select_related("registered_model"))
+    return [_quality(each, tallies[each.pk], since, until, answered[each.pk]) for each in versions]
 
 
 def by_step(
@@ -95,17 +89,10 @@ def by_step(
         begins at midnight in UTC.
     """
     since, until = whole_hours(since, until)
-    answered: dict[dt.datetime, int] = defaultdict(int)
-    for _, hour, rows in reading.answered_by_hour([version], since, until):
-        answered[floor(hour, step)] += rows
-    kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
-    for _, hour, tally in _tallies([version], since, until):
-        kept[floor(hour, step)].append(tally)
+    answered, tallies = _figures([version], since, until, lambda _, hour: floor(hour, step))
     return [
-        _quality(
-            version, kept.get(start, ()), max(start, since), min(start + step, until), answered.get(start, 0)
-        )
-        for start in sorted({*answered, *kept})
+        _quality(version, tallies[start], max(start, since), min(start + step, until), answered[start])
+        for start in sorted({*answered, *tallies})
     ]
 
 
@@ -163,9 +150,18 @@ def _quality(
     )
 
 
-def _tallies(
-    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
-) -> Iterator[tuple[int, dt.datetime, Tally]]:
-    rows = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
-    for version_id, hour, tallies in rows.values_list("version_id", "hour", "tallies").iterator():
-        yield version_id, hour, Tally.from_json(tallies)
+def _figures(
+    versions: Sequence[ModelVersion],
+    since: dt.datetime,
+    until: dt.datetime,
+    key: Callable[[int, dt.datetime], K],
+) -> tuple[dict[K, int], dict[K, list[Tally]]]:
+    """Returns answered rows and tallies by the key of version id and hour."""
+    answered: dict[K, int] = defaultdict(int)
+    for version_id, hour, rows in reading.answered_by_hour(versions, since, until):
+        answered[key(version_id, hour)] += rows
+    tallies: dict[K, list[Tally]] = defaultdict(list)
+    kept = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
+    for version_id, hour, tally in kept.values_list("version_id", "hour", "tallies").iterator():
+        tallies[key(version_id, hour)].append(Tally.from_json(tally))
+    return answered, tallies
