@@ -7,8 +7,7 @@ findings, and stores the counts that it was computed from.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -244,21 +243,10 @@ def _is_due(model: RegisteredModel, now: dt.datetime) -> bool:
 
 def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | None:
     """Makes a model's scheduled review; returns None if another process makes it or there are no rows."""
-    with _exclusive(model) as free:
+    with Lock.SCHEDULED_REVIEW.for_session(model.pk) as free:  # counting commits in pieces
         if not free or not _is_due(model, now):
             return None
         since = now - dt.timedelta(hours=model.review_window_hours)
         if not reading.has_rows(model, *whole_hours(since, now)):
             return None
         return review(model, since, now, scheduled=True)
-
-
-@contextmanager
-def _exclusive(model: RegisteredModel) -> Iterator[bool]:
-    """Yields whether this process got the model's lock, a session lock because counting commits in pieces."""
-    free = Lock.SCHEDULED_REVIEW.take_for_session(model.pk)
-    try:
-        yield free
-    finally:
-        if free:
-            Lock.SCHEDULED_REVIEW.release(model.pk)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.db import connection
@@ -37,12 +39,15 @@ class Lock(enum.IntEnum):
             time.sleep(POLL_SECONDS)
         return True
 
-    def take_for_session(self, key: int) -> bool:
-        """Takes the lock until `release`; returns False if another session holds it."""
-        return bool(self._call("pg_try_advisory_lock", key))
-
-    def release(self, key: int) -> None:
-        self._call("pg_advisory_unlock", key)
+    @contextmanager
+    def for_session(self, key: int) -> Iterator[bool]:
+        """Holds the lock beyond transactions; yields False if another session holds it."""
+        free = bool(self._call("pg_try_advisory_lock", key))
+        try:
+            yield free
+        finally:
+            if free:
+                self._call("pg_advisory_unlock", key)
 
     def _call(self, function: str, key: int) -> object:
         with connection.cursor() as cursor:
