@@ -216,7 +216,7 @@ def readings(
         "`by_step`: the same by day": lambda: reading.by_step(version, since, end, day),
         "`traffic`: all versions by day": lambda: reading.traffic(model, since, end, day),
         "`traffic`: all versions by hour": lambda: reading.traffic(model, since, end, hour),
-        "`answered`: the model's rows": lambda: reading.answered([model.pk], since, end),
+        "`has_rows`: whether the model has any": lambda: reading.has_rows(model, since, end),
     }
 
 

@@ -216,11 +216,10 @@ def find(model: RegisteredModel, review_id: int) -> DriftReview:
     return review
 
 
-def keep(review: DriftReview, kept: bool) -> DriftReview:
+def keep(review: DriftReview, kept: bool) -> None:
     """Sets whether retention keeps the log's rows of the review's window."""
     DriftReview.objects.filter(pk=review.pk).update(kept=kept)
     review.kept = kept
-    return review
 
 
 def due(now: dt.datetime) -> Iterable[RegisteredModel]:

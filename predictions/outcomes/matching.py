@@ -31,15 +31,9 @@ def join_waiting() -> int:
     waiting = _joinable()
     models = list(waiting.order_by().values_list("registered_model_id", flat=True).distinct())
     for model_id in models:
+        rows = waiting.filter(registered_model_id=model_id).order_by("pk").values_list("pk", "key")
         after = 0
-        while True:
-            keys = list(
-                waiting.filter(registered_model_id=model_id, pk__gt=after)
-                .order_by("pk")
-                .values_list("pk", "key")[:JOINED_AT_ONCE]
-            )
-            if not keys:
-                break
+        while keys := list(rows.filter(pk__gt=after)[:JOINED_AT_ONCE]):
             with transaction.atomic():
                 Lock.OUTCOMES.take(model_id)
                 joined += _join_keys(model_id, {key for _, key in keys if key is not None})

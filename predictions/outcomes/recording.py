@@ -89,8 +89,19 @@ def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
                 counts.recorded += 1
             observed = each.observed_at or now  # equal to received_at: `matching` reads "no time" from that
             known.add(subject, each.key, actual, observed)
-            new.append((logged.prediction_id if logged else None, each.key, json.dumps(actual), observed))
-        _insert(model, new, by, now)
+            new.append(
+                Outcome(
+                    registered_model=model,
+                    prediction_id=subject[0],
+                    key=each.key,
+                    actual=actual,
+                    observed_at=observed,
+                    client=by,
+                    received_at=now,
+                )
+            )
+        # Ids follow the rows' order, so the later of two outcomes of one prediction is the current one.
+        Outcome.objects.bulk_create(new)
     return counts
 
 
@@ -108,29 +119,6 @@ def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
     ]
     current = {name: history[0][name] for name in ("actual", "observed_at")}
     return current | {"corrections": count - 1, "history": history}
-
-
-def _insert(
-    model: RegisteredModel,
-    rows: Sequence[tuple[uuid.UUID | None, str | None, str, dt.datetime]],
-    by: User | None,
-    now: dt.datetime,
-) -> None:
-    """Inserts all rows by one statement. Ids follow the rows' order, so the later of two outcomes of one
-    prediction is the current one."""
-    if not rows:
-        return
-    statement = """
-        INSERT INTO predictions_outcome
-            (registered_model_id, prediction_id, key, actual, observed_at, client_id, received_at)
-        SELECT %s, row.prediction_id, row.key, row.actual::jsonb, row.observed_at, %s, %s
-        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[])
-             WITH ORDINALITY AS row (prediction_id, key, actual, observed_at, place)
-        ORDER BY row.place
-    """
-    with connection.cursor() as cursor:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        cursor.execute(statement, [model.pk, by.pk if by else None, now, *columns])
 
 
 # -- the predictions of the outcomes -------------------------------------------------------------------

@@ -27,11 +27,11 @@ from django.db import connection, transaction
 from django.db.models import Count, Q
 from django.utils import timezone
 
-from core.uuid7 import lowest_at
+from core.uuid7 import lowest_at, time_of
 from predictions.models import ChangedHour, Lock, Outcome, QualityHour
 from predictions.quality import hourly_tallies
 from predictions.quality.metrics import Tally
-from predictions.rollups.hours import end, is_in_log
+from predictions.rollups.hours import end, floor, is_in_log
 from training.models import RegisteredModel
 
 LARGE: Final = 20_000
@@ -95,26 +95,18 @@ def mark_all_hours_dirty(model: RegisteredModel) -> int:
     Transactions that record outcomes mark hours by several statements, in no fixed order, so every
     transaction that marks holds the model's lock. The hours are searched before the lock is taken.
     """
-    known = """
-        SELECT to_timestamp(vigia_milliseconds(prediction_id) / 3600000 * 3600) AS hour
-        FROM predictions_outcome WHERE registered_model_id = %(model)s AND prediction_id IS NOT NULL
-        UNION
-        SELECT added.hour FROM predictions_qualityhour added
-        JOIN training_modelversion version ON version.id = added.version_id
-        WHERE version.registered_model_id = %(model)s
-    """
+    outcomes = Outcome.objects.filter(registered_model=model).exclude(prediction_id=None).order_by()
+    hours = {floor(time_of(each)) for each in outcomes.values_list("prediction_id", flat=True).iterator()}
+    hours |= set(QualityHour.objects.filter(version__registered_model=model).values_list("hour", flat=True))
     mark = """
         INSERT INTO predictions_changedhour AS changed (registered_model_id, hour, marked_at)
-        SELECT %(model)s, hour, clock_timestamp() FROM unnest(%(hours)s::timestamptz[]) AS hour ORDER BY hour
+        SELECT %s, hour, clock_timestamp() FROM unnest(%s::timestamptz[]) AS hour ORDER BY hour
         ON CONFLICT (registered_model_id, hour) DO UPDATE
         SET marked_at = greatest(EXCLUDED.marked_at, changed.marked_at + interval '1 microsecond')
     """
-    with connection.cursor() as cursor:
-        cursor.execute(known, {"model": model.pk})
-        hours = [hour for (hour,) in cursor.fetchall()]
     with transaction.atomic(), connection.cursor() as cursor:
         Lock.OUTCOMES.take(model.pk)
-        cursor.execute(mark, {"model": model.pk, "hours": hours})
+        cursor.execute(mark, [model.pk, list(hours)])
         return int(cursor.rowcount)
 
 

@@ -6,12 +6,11 @@ A window consists of the hours that begin in [since, until).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Sum
 
 from core.uuid7 import lowest_at
 from predictions.models import RolledHour, Rollup
@@ -116,15 +115,5 @@ def answered_by_hour(
 
 def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> bool:
     """Returns whether the rollups or the log hold any row of these whole hours."""
-    return (
-        answered([model.pk], since, until)[model.pk] > 0
-        or logged(model.pk, lowest_at(since), lowest_at(until)).exists()
-    )
-
-
-def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Returns the rows of each model, including models that answered nothing."""
-    ids = list(model_ids)
-    hours = RolledHour.objects.filter(registered_model_id__in=ids, hour__gte=since, hour__lt=until)
-    sums = hours.order_by().values_list("registered_model_id").annotate(Sum("rows"))
-    return dict.fromkeys(ids, 0) | dict(sums)
+    rolled = RolledHour.objects.filter(registered_model=model, hour__gte=since, hour__lt=until, rows__gt=0)
+    return rolled.exists() or logged(model.pk, lowest_at(since), lowest_at(until)).exists()

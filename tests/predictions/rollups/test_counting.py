@@ -501,7 +501,10 @@ def test_versions_are_counted_separately_and_without_a_profile_by_rows(
         (NOON, 3, 4),
         (NOON + DAY, 2, 1),
     ]
-    assert reading.answered([model.pk, 10**9], NOON, NOON + DAY) == {model.pk: 7, 10**9: 0}
+    days = [NOON + n * DAY for n in (-1, 0, 1, 3)]
+    assert [reading.has_rows(model, day, day + DAY) for day in days] == [False, True, True, False]
+    first_day = RolledHour.objects.filter(registered_model=model, hour__gte=NOON, hour__lt=NOON + DAY)
+    assert sum(first_day.values_list("rows", flat=True)) == 7
     frozen(third)
     assert reading.window(third, NOON, until)["size"].counts.sum() == 0
     assert counting.recount(model, NOON, NOON + HOUR) == 7
@@ -608,7 +611,7 @@ def test_counting_and_reading_use_the_indexes(version: ModelVersion) -> None:
         explained(
             lambda: reading.window(version, NOON, LATER),
             lambda: reading.traffic(model, NOON, LATER, HOUR),
-            lambda: reading.answered([model.pk], NOON, LATER),
+            lambda: reading.has_rows(model, NOON, LATER),
             lambda: counting.differing(model.pk, [NOON, LATER]),
             lambda: counting.first_id(model.pk, lowest_at(NOON), lowest_at(LATER)),
         )
