@@ -36,13 +36,11 @@ class Estimate:
         return asdict(self) | {"too_few": self.too_few}
 
 
-def estimate(
-    value: float, error: float, rows: int, *, least: float = -math.inf, most: float = math.inf
-) -> Estimate:
-    """Returns value ± Z standard errors (normal approximation), within the values that are possible."""
+def estimate(value: float, error: float, rows: int) -> Estimate:
+    """Returns value ± Z standard errors (normal approximation)."""
     if rows < FEW or not math.isfinite(error):
         return Estimate(value, None, None, rows)
-    return Estimate(value, max(least, value - Z * error), min(most, value + Z * error), rows)
+    return Estimate(value, value - Z * error, value + Z * error, rows)
 
 
 def wilson(hits: int, rows: int) -> tuple[float, float]:

@@ -71,7 +71,7 @@ def _is_large(model: RegisteredModel, hour: dt.datetime) -> bool:
     outcomes = Outcome.objects.filter(prediction_id__gte=lowest_at(hour), prediction_id__lt=end(hour))
     own = Count("pk", filter=Q(registered_model=model))
     scanned = outcomes.order_by()[:SCAN_LIMIT].aggregate(own=own, every=Count("pk"))
-    return scanned["own"] >= LARGE or scanned["every"] >= SCAN_LIMIT
+    return bool(scanned["own"] >= LARGE or scanned["every"] >= SCAN_LIMIT)
 
 
 def _aggregate(model: RegisteredModel, hours: Iterable[dt.datetime], seconds: float) -> int:
@@ -95,8 +95,9 @@ def mark_all_hours_dirty(model: RegisteredModel) -> int:
     Transactions that record outcomes mark hours by several statements, in no fixed order, so every
     transaction that marks holds the model's lock. The hours are searched before the lock is taken.
     """
-    outcomes = Outcome.objects.filter(registered_model=model).exclude(prediction_id=None).order_by()
-    hours = {floor(time_of(each)) for each in outcomes.values_list("prediction_id", flat=True).iterator()}
+    outcomes = Outcome.objects.filter(registered_model=model).order_by()
+    ids = outcomes.values_list("prediction_id", flat=True).iterator()
+    hours = {floor(time_of(each)) for each in ids if each is not None}
     hours |= set(QualityHour.objects.filter(version__registered_model=model).values_list("hour", flat=True))
     mark = """
         INSERT INTO predictions_changedhour AS changed (registered_model_id, hour, marked_at)

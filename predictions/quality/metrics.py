@@ -8,20 +8,15 @@ the same rows, except the area under the ROC curve, which is as precise as `BOUN
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import add
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 
 from predictions.quality import confidence_intervals
 from predictions.quality.confidence_intervals import FEW, Estimate
 from vigia_ml.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
-
-K = TypeVar("K", bound=Hashable)
-N = TypeVar("N", int, float)
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
 BOUNDS: Final = (
@@ -120,40 +115,32 @@ class Tally:
 
 
 def total_of(tallies: Iterable[Tally], task: Task) -> Tally:
-    """Returns the sum of the tallies; `task` is that of none."""
-    parts = list(tallies)
-    if not parts:
+    """Returns the sum of the tallies."""
+    total: Tally | None = None
+    for each in tallies:
+        if total is None:
+            total = Tally(each.task, center=each.center)
+        _add(total, each)
+    if total is None:
         return Tally(task)
-    center = parts[0].center
-    total = Tally(
-        parts[0].task,
-        sum(each.rows for each in parts),
-        sum(each.unusable for each in parts),
-        center,
-        _added(_centered(each, center) for each in parts),
-        _added_up(each.buckets for each in parts),
-        _added(each.pairs for each in parts),
-        (sum(each.other[0] for each in parts), sum(each.other[1] for each in parts)),
-        _added_up(each.delays for each in parts),
-    )
     total.bound()
     return total
 
 
-def _added(parts: Iterable[Mapping[K, N]]) -> dict[K, N]:
-    total: Any = Counter()
-    for part in parts:
-        total.update(part)
-    return dict(total)
-
-
-def _added_up(parts: Iterable[Mapping[K, tuple[Any, ...]]]) -> dict[K, Any]:
-    """Returns the sums of tuples, place by place."""
-    total: dict[K, Any] = {}
-    for part in parts:
-        for key, counts in part.items():
-            total[key] = tuple(map(add, total[key], counts)) if key in total else counts
-    return total
+def _add(target: Tally, other: Tally) -> None:
+    target.rows += other.rows
+    target.unusable += other.unusable
+    for name, value in _centered(other, target.center).items():
+        target.sums[name] = target.sums.get(name, 0) + value
+    for bucket, (rows, hits, summed) in other.buckets.items():
+        known = target.buckets.get(bucket, (0, 0, 0.0))
+        target.buckets[bucket] = (known[0] + rows, known[1] + hits, known[2] + summed)
+    for bucket, (rows, summed) in other.delays.items():
+        earlier = target.delays.get(bucket, (0, 0.0))
+        target.delays[bucket] = (earlier[0] + rows, earlier[1] + summed)
+    for pair, rows in other.pairs.items():
+        target.pairs[pair] = target.pairs.get(pair, 0) + rows
+    target.other = (target.other[0] + other.other[0], target.other[1] + other.other[1])
 
 
 def _centered(tally: Tally, center: float) -> dict[str, float]:
@@ -190,18 +177,18 @@ def calibration(tally: Tally) -> dict[str, Any] | None:
     or without rows. For more than two classes, the observed share is the share of right answers."""
     if tally.task == "regression" or not tally.usable:
         return None
-    bins = _added_up({_shown_bin(bucket): counts} for bucket, counts in tally.buckets.items())
+    bins: dict[int, tuple[int, int, float]] = {}
+    for bucket, counts in tally.buckets.items():
+        low = 0.0 if bucket == 0 else BOUNDS[bucket - 1]
+        # The rounding keeps 0.29 * 10 = 2.9 and 0.3 * 10 = 3 in their own bins.
+        place = min(int(round(low * SHOWN_BINS, 9)), SHOWN_BINS - 1)
+        known = bins.get(place, (0, 0, 0.0))
+        bins[place] = (known[0] + counts[0], known[1] + counts[1], known[2] + counts[2])
     shown = [
         {"predicted": total / rows, "observed": hits / rows, "rows": rows}
         for _, (rows, hits, total) in sorted(bins.items())
     ]
     return {"brier": tally.sums["square"] / tally.usable, "bins": shown}
-
-
-def _shown_bin(bucket: int) -> int:
-    low = 0.0 if bucket == 0 else BOUNDS[bucket - 1]
-    # The rounding keeps 0.29 * 10 = 2.9 and 0.3 * 10 = 3 in their own bins.
-    return min(int(round(low * SHOWN_BINS, 9)), SHOWN_BINS - 1)
 
 
 def median_delay(tally: Tally) -> float | None:
@@ -269,8 +256,9 @@ def _roc_auc(tally: Tally) -> Estimate | None:
     area = ordered / (positives * negatives)
     if min(positives, negatives) < FEW // 2:
         return Estimate(area, None, None, tally.usable)
-    error = area_error(area, positives, negatives)
-    return confidence_intervals.estimate(area, error, tally.usable, least=0.0, most=1.0)
+    return _within_one(
+        confidence_intervals.estimate(area, area_error(area, positives, negatives), tally.usable)
+    )
 
 
 def area_error(area: float, positives: int, negatives: int) -> float:
@@ -288,25 +276,42 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
     counts does not change such a metric, so its gradient weighted by the counts is 0 and its variance is the
     sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
     """
-    estimates = {"accuracy": confidence_intervals.share(int(tally.sums["right"]), tally.usable)}
-    rows = np.array(list(tally.pairs.values()))
-    classes, places = np.unique(np.array(list(tally.pairs)), return_inverse=True)
-    answer, actual = places.reshape(-1, 2).T
-    right, size = answer == actual, len(classes)
-    answered, happened = (np.bincount(at, rows, minlength=size) for at in (answer, actual))
-    hits = np.bincount(answer[right], rows[right], minlength=size)
-    for name, by_answer, by_actual in (("precision", 1, 0), ("recall", 0, 1), ("f1", 1, 1)):
-        below = by_answer * answered + by_actual * happened
+    estimates: dict[str, Estimate | None] = {}
+    estimates["accuracy"] = confidence_intervals.share(int(tally.sums["right"]), tally.usable)
+    answered: dict[str, int] = {}
+    happened: dict[str, int] = {}
+    for (answer, actual), rows in tally.pairs.items():
+        answered[answer] = answered.get(answer, 0) + rows
+        happened[actual] = happened.get(actual, 0) + rows
+    classes = {*answered, *happened}
+    hits = {each: tally.pairs.get((each, each), 0) for each in classes}
+    weights = {
+        "precision": (1, 0),
+        "recall": (0, 1),
+        "f1": (1, 1),
+    }
+    for name, (by_answer, by_actual) in weights.items():
+        scale = 2 if by_answer and by_actual else 1
+        below = {
+            each: by_answer * answered.get(each, 0) + by_actual * happened.get(each, 0) for each in classes
+        }
         # A class that was never answered has no precision; it counts as 0, as in scikit-learn.
-        slope = (by_answer + by_actual) / np.where(below, below, np.inf)
-        value = slope * hits
-        weight = slope / (by_answer + by_actual) * value
-        change = right * slope[answer] - by_answer * weight[answer] - by_actual * weight[actual]
-        error = math.sqrt((rows * (change / size) ** 2).sum())
-        estimates[name] = confidence_intervals.estimate(
-            float(value.mean()), error, tally.usable, least=0.0, most=1.0
-        )
+        value = {each: scale * hits[each] / below[each] if below[each] else 0.0 for each in classes}
+        variance = 0.0
+        for (answer, actual), rows in tally.pairs.items():
+            slope = scale / below[answer] if answer == actual else 0.0
+            slope -= value[answer] / below[answer] if by_answer and below[answer] else 0.0
+            slope -= value[actual] / below[actual] if by_actual and below[actual] else 0.0
+            variance += rows * (slope / len(classes)) ** 2
+        mean = sum(value.values()) / len(classes)
+        estimates[name] = _within_one(confidence_intervals.estimate(mean, math.sqrt(variance), tally.usable))
     return estimates
+
+
+def _within_one(estimate: Estimate) -> Estimate:
+    if estimate.low is None or estimate.high is None:
+        return estimate
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high), estimate.rows)
 
 
 def _regression(tally: Tally) -> dict[str, Estimate | None]:
@@ -337,5 +342,9 @@ def _r2(sums: Mapping[str, float], rows: int) -> Estimate | None:
     both = sums["wzz"] / rows - 2 * z1 * sums["wz"] / rows + z1**2 * a
     first, second = sums["square2"] / rows - a**2, fourth - b**2
     variance = first / b**2 + a**2 * second / b**4 - 2 * a * (both - a * b) / b**3
-    error = math.sqrt(max(variance, 0.0) / rows)
-    return confidence_intervals.estimate(1 - a / b, error, rows, most=1.0)
+    estimate = confidence_intervals.estimate(1 - a / b, math.sqrt(max(variance, 0.0) / rows), rows)
+    return (
+        estimate
+        if estimate.high is None
+        else Estimate(estimate.value, estimate.low, min(1.0, estimate.high), rows)
+    )
