@@ -354,7 +354,7 @@ def _by_bin(name: str, bins: Bins, cells: Sequence[Any]) -> Iterator[_Cells]:
         weights = list(levels.values())
     else:
         if bins.kind == "length":
-            cells = [None if cell is None else len(cell) for cell in cells]
+            cells = [None if cell is None else len(label_text(cell)) for cell in cells]
         numbers = np.array(cells, dtype=np.float64)  # None is NaN; the log holds an infinite number as text
         places = bins.of_numbers(numbers)
         sums = np.bincount(places, np.clip(np.nan_to_num(numbers), -LARGEST, LARGEST))
