@@ -4,8 +4,8 @@ The cost is bounded at any length of the log: `QualityHour` lists the hours with
 reads as many of the newest hours as `ROWS` rows need, at most `HOURS`. Within them the outcomes are a range
 of the index (prediction_id, -id), and each row of the log is one probe of its primary key.
 
-An outcome does not name the version that answered. The search reads outcomes in pieces, newest first; before
-each piece one probe of (version_id, id) skips all answers of other versions.
+An outcome does not name the version that answered. The search reads outcomes in pieces, newest first;
+between two pieces one probe of (version_id, id) skips all answers of other versions.
 """
 
 from __future__ import annotations
@@ -88,10 +88,6 @@ def _labelled(version: ModelVersion, low: uuid.UUID, high: uuid.UUID) -> list[La
     labelled: list[Labelled] = []
     answers = Prediction.objects.filter(version=version, id__gte=low).order_by("-id")
     for _ in range(MAX_OUTCOMES_READ // ROWS):
-        newest = answers.filter(id__lt=high).values_list("id", flat=True).first()
-        if newest is None:
-            break
-        high = uuid.UUID(int=newest.int + 1)
         pages = labelled_rows.pages(
             version.registered_model_id, low, high, inputs=False, size=ROWS, newest_first=True
         )
@@ -99,7 +95,10 @@ def _labelled(version: ModelVersion, low: uuid.UUID, high: uuid.UUID) -> list[La
         labelled += [row for row in page if row.version_id == version.pk]
         if len(page) < ROWS or len(labelled) >= ROWS:
             break
-        high = uuid.UUID(page[-1].prediction_id)
+        following = answers.filter(id__lt=page[-1].prediction_id).values_list("id", flat=True).first()
+        if following is None:
+            break
+        high = uuid.UUID(int=following.int + 1)
     return labelled[:ROWS]
 
 
