@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -195,25 +196,20 @@ def read_actual(target: Column, outcome: OutcomeRow) -> Value | Fault:
 
 def moment(value: object, name: str) -> dt.datetime | Fault:
     """Returns an ISO 8601 time, in UTC if it names no zone, or the fault."""
-    if not isinstance(value, str):
-        return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
-    try:
-        time = parse_datetime(value.strip()) or parse_datetime(f"{value.strip()}T00:00:00")
+    text = value.strip() if isinstance(value, str) else ""
+    with suppress(ValueError, OverflowError):
+        time = parse_datetime(text) or parse_datetime(f"{text}T00:00:00")
         if time is not None:
             return timezone.make_aware(time) if timezone.is_naive(time) else time.astimezone(dt.UTC)
-    except (ValueError, OverflowError):
-        pass
     return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
 
 
 def _identifier(value: object, faults: list[Fault]) -> uuid.UUID | None:
     if value is None:
         return None
-    try:
-        if isinstance(value, str):
+    if isinstance(value, str):
+        with suppress(ValueError):
             return uuid.UUID(value.strip())
-    except ValueError:
-        pass
     message = "prediction must be the id of a logged prediction"
     faults.append(Fault("prediction", "unknown_prediction", message, echo(value), has_value=True))
     return None
