@@ -201,9 +201,9 @@ def readings(
 ) -> dict[str, Callable[[], Any]]:
     """Returns the measured readings by their names in the table; raises `Failed` if their sums differ from
     the log."""
-    from predictions.rollups import counting, reading
+    from predictions.rollups import hours, reading
 
-    model, hour, day = version.registered_model, counting.HOUR, dt.timedelta(days=1)
+    model, hour, day = version.registered_model, hours.HOUR, dt.timedelta(days=1)
     by_version = {number: 0 for _, number, _ in reading.traffic(model, since, end, day)}
     for _, number_of, answered in reading.traffic(model, since, end, day):
         by_version[number_of] += answered
@@ -216,7 +216,7 @@ def readings(
         "`by_step`: the same by day": lambda: reading.by_step(version, since, end, day),
         "`traffic`: all versions by day": lambda: reading.traffic(model, since, end, day),
         "`traffic`: all versions by hour": lambda: reading.traffic(model, since, end, hour),
-        "`answered`: the model's rows": lambda: reading.answered([model.pk], since, end),
+        "`has_rows`: whether the model has any": lambda: reading.has_rows(model, since, end),
     }
 
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from predictions.log import partitions
 from predictions.log.partitions import Month
 from predictions.models import DriftReview, Prediction, RemovedMonth
-from predictions.quality import realised
+from predictions.quality import hourly
 from predictions.rollups import counting
 from training.models import ModelVersion, RegisteredModel
 
@@ -112,7 +112,7 @@ def _count_all(month: Month) -> str:
     """Completes rollups and tallies of a month; returns the reason why the month must stay, or ""."""
     for model in RegisteredModel.objects.filter(pk__in=partitions.model_ids(month)):
         counting.roll_up(model, until=month.next.start)
-        realised.aggregate_changed_hours(model, skip_resting=False)
+        hourly.aggregate_changed_hours(model, skip_resting=False)
         counted = counting.counted_to(model)
         if counted is None or counted < month.next.start:
             return f"{model} is not rolled up yet"

@@ -15,7 +15,7 @@ from predictions import retention
 from predictions.drift import retraining, reviews
 from predictions.log import partitions
 from predictions.outcomes import matching
-from predictions.quality import realised
+from predictions.quality import hourly
 from predictions.retention import is_in_the_log
 from predictions.rollouts import shadow_retention
 from predictions.rollups import counting
@@ -71,7 +71,7 @@ def count_the_log() -> int:
 
     def count(model: RegisteredModel) -> int:
         rows = counting.roll_up(model, seconds=PIECE_SECONDS).rows
-        realised.aggregate_changed_hours(model, seconds=PIECE_SECONDS)
+        hourly.aggregate_changed_hours(model, seconds=PIECE_SECONDS)
         return rows
 
     return _one_by_one(RegisteredModel.objects.all(), count)

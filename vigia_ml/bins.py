@@ -1,9 +1,9 @@
 """The bins in which drift reviews count a column's cells. No Django here.
 
-PostgreSQL and numpy compute the same bin numbers.
+Training counts its rows and the server counts the log with these bins.
 
 - Ascending edges cut the numbers into intervals: interval k holds the numbers with k edges at or below them
-(`numpy.searchsorted(edges, x, side="right")`, SQL's ``width_bucket``). Interval 0 lies below the training
+(`numpy.searchsorted(edges, x, side="right")`). Interval 0 lies below the training
 range, the last one above it. - A heavy value (more training rows than an equally filled bin has by chance)
 has an interval of its own, from the value to the next double; quantiles divide the other rows. If there are
 few different values, each has one. - An interval of the training range that holds no training row is a gap.
@@ -136,7 +136,7 @@ class Bins:
         return high <= max(math.nextafter(low, math.inf), low + 6 * self.slack)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the bins as JSON; PostgreSQL reads `places` and `missing`."""
+        """Returns the bins as JSON; servers of earlier releases read `places` and `missing`."""
         if self.kind == "level":
             return {"kind": self.kind, "levels": dict(self.levels), "named": list(self.named)}
         data: dict[str, Any] = {"kind": self.kind, "edges": list(self.edges)}

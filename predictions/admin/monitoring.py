@@ -21,7 +21,7 @@ from predictions.drift import report, timeline
 from predictions.drift.timeline import Timeline, Window
 from predictions.quality import realised as quality
 from predictions.quality import worst_predictions
-from predictions.quality.hourly_sql import task_of
+from predictions.quality.hourly_tallies import task_of
 from predictions.rollups import counting
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import ModelVersion, RegisteredModel, sharing_versions
@@ -158,9 +158,10 @@ def _column(request: HttpRequest, drift: Timeline) -> timeline.Line | None:
 
 def _expected(version: ModelVersion, drift: Timeline) -> dict[str, Any]:
     counted = {line.column.name: line.counted for line in drift.lines if line.counted is not None}
-    task, _ = task_of(version)
     return asdict(
-        performance_estimation.expected(task, version.reference.profile, counted, version.threshold)
+        performance_estimation.expected(
+            task_of(version), version.reference.profile, counted, version.threshold
+        )
     )
 
 

@@ -187,7 +187,6 @@ def context(review: DriftReview, *, histogrammed: bool) -> dict[str, Any]:
         "version": review.version,
         "findings": shown,
         "readings": READINGS,
-        "more_readings": MORE_READINGS,
         "drifted": [each["name"] for each in shown if each["finding"].verdict == "drift"],
         "quality": quality,
         "expected": review.expected,

@@ -32,7 +32,7 @@ def request_if_triggered(review: DriftReview) -> TrainingRun | None:
         return None
     with transaction.atomic():
         model = RegisteredModel.objects.select_for_update(no_key=True).get(pk=review.registered_model_id)
-        last = _last(model)
+        last = TrainingRun.objects.filter(reviews__registered_model=model).order_by("-reviews__pk").first()
         obstacle = _obstacle(model, review, last)
         run = None if obstacle else _request(model, _new_rows_since(review, _trained_on(model)), review.until)
         note = f"{trigger}; not requested: {obstacle}" if obstacle else trigger
@@ -52,15 +52,8 @@ def _trigger(review: DriftReview) -> str:
     return " and ".join(reasons)
 
 
-def _last(model: RegisteredModel) -> TrainingRun | None:
-    """Returns the last run that a review requested."""
-    rows = DriftReview.objects.filter(registered_model=model, run__isnull=False).select_related("run")
-    review = rows.first()
-    return review.run if review is not None else None
-
-
 def _trained_on(model: RegisteredModel) -> TrainingRun | None:
-    """Returns the last such run whose rows the active version was trained on, directly or by appending.
+    """Returns the last requested run whose rows the active version was trained on, directly or by appending.
 
     The rows of a candidate that was never activated, or was rolled back, are not among them.
     """
@@ -84,7 +77,10 @@ def _new_rows_since(review: DriftReview, run: TrainingRun | None) -> dt.datetime
 
 
 def _obstacle(model: RegisteredModel, review: DriftReview, last: TrainingRun | None) -> str:
-    """Returns the reason why a triggered run is not requested, in words; empty without one."""
+    """Returns the reason why a triggered run is not requested, in words; empty without one.
+
+    last : the last run that a review of the model requested.
+    """
     if review.version_id != getattr(model.active_version, "pk", None):
         return f"{review.version} is no longer the active version"
     try:

@@ -7,21 +7,20 @@ findings, and stores the counts that it was computed from.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
-from django.utils import timezone
 
 from core.errors import Conflict, NoActiveVersion, NotFound
-from predictions.models import DriftFinding, DriftReview, Verdict
-from predictions.quality import realised
-from predictions.quality.hourly_sql import task_of
+from predictions.models import DriftFinding, DriftReview, Lock, Verdict
+from predictions.quality import hourly, realised
+from predictions.quality.hourly_tallies import task_of
 from predictions.rollups import counting, reading
+from predictions.rollups.hours import HOUR, whole
 from training import providers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import SMALLER_IS_BETTER, MonitoringConfig
@@ -29,14 +28,9 @@ from vigia_ml.drift import performance_estimation, verdicts
 from vigia_ml.drift.verdicts import Reviewed
 from vigia_ml.schema import Fault, InvalidRows
 
-HOUR: Final = dt.timedelta(hours=1)
 LONGEST: Final = dt.timedelta(days=366)
 COUNTING_SECONDS: Final = 10.0
 """Time limit of a review for counting rows that are not rolled up yet; beat counts the rest."""
-LOCK: Final = 22126
-"""Class of the advisory lock (with the model's id) of a model's scheduled review."""
-STORE_LOCK: Final = 22127
-"""Class of the advisory lock (with the version's id) for storing a version's reviews."""
 RETRY_PAUSE: Final = dt.timedelta(hours=1)
 """Time after which a scheduled review with too few rows is repeated."""
 
@@ -82,9 +76,9 @@ def review(
         raise NoReferenceProfile(version)
     since, until = whole_hours(since, until)
     if scheduled:
-        realised.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
+        hourly.aggregate_changed_hours(model, seconds=COUNTING_SECONDS, skip_resting=False)
     else:  # a client waits, and the aggregation of a large hour has no time limit
-        realised.catch_up(model, seconds=COUNTING_SECONDS)
+        hourly.catch_up(model, seconds=COUNTING_SECONDS)
     profile, watch = reference.profile, realised.watch_of(model)
     with counting.to_this_moment(model, seconds=COUNTING_SECONDS) as counted_to:
         counted = reading.window(version, since, until)
@@ -101,7 +95,7 @@ def review(
         verdict=verdict.verdict,
         reason=verdict.reason,
         expected=asdict(
-            performance_estimation.expected(task_of(version)[0], profile, counted, version.threshold)
+            performance_estimation.expected(task_of(version), profile, counted, version.threshold)
         ),
         quality=[_as_json(each) | {"fell": has_fallen(each, model, watch)} for each in known],
         scheduled=scheduled,
@@ -114,8 +108,7 @@ def _stored_once(new: DriftReview, reviewed: Reviewed) -> DriftReview:
     """Stores the review; returns the previous review of the same window if nothing has changed since."""
     same = DriftReview.objects.filter(version=new.version, since=new.since, until=new.until)
     with transaction.atomic():
-        with connection.cursor() as cursor:  # the second of two concurrent requests finds the first's review
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [STORE_LOCK, new.version_id % 2**31])
+        Lock.STORED_REVIEW.take(new.version_id)  # the second of two requests finds the first's review
         before = same.select_related("registered_model", "version").first()  # the newest
         if before is not None and not new.scheduled and _is_unchanged(before, new):
             return before
@@ -156,18 +149,12 @@ def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt
     ------
     InvalidRows : the window is empty or too long.
     """
-    present = _floor(timezone.now()) + HOUR
-    if not since < min(until, present):
+    low, high = whole(since, until)
+    if since >= until or low >= high:
         raise _bad_window("since must be before until, and not in the future")
-    # The end is cut to the present hour before it is rounded up: an hour after the year 9999 does not exist.
-    low, high = _floor(since), _floor(min(until, present) - dt.timedelta(microseconds=1)) + HOUR
     if high - low > LONGEST:
         raise _bad_window(f"the window is too long; at most {LONGEST.days} days are accepted")
     return low, high
-
-
-def _floor(moment: dt.datetime) -> dt.datetime:
-    return moment.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _bad_window(message: str) -> InvalidRows:
@@ -229,11 +216,10 @@ def find(model: RegisteredModel, review_id: int) -> DriftReview:
     return review
 
 
-def keep(review: DriftReview, kept: bool) -> DriftReview:
+def keep(review: DriftReview, kept: bool) -> None:
     """Sets whether retention keeps the log's rows of the review's window."""
     DriftReview.objects.filter(pk=review.pk).update(kept=kept)
     review.kept = kept
-    return review
 
 
 def due(now: dt.datetime) -> Iterable[RegisteredModel]:
@@ -256,24 +242,10 @@ def _is_due(model: RegisteredModel, now: dt.datetime) -> bool:
 
 def review_when_due(model: RegisteredModel, now: dt.datetime) -> DriftReview | None:
     """Makes a model's scheduled review; returns None if another process makes it or there are no rows."""
-    with _exclusive(model) as free:
+    with Lock.SCHEDULED_REVIEW.for_session(model.pk) as free:  # counting commits in pieces
         if not free or not _is_due(model, now):
             return None
         since = now - dt.timedelta(hours=model.review_window_hours)
         if not reading.has_rows(model, *whole_hours(since, now)):
             return None
         return review(model, since, now, scheduled=True)
-
-
-@contextmanager
-def _exclusive(model: RegisteredModel) -> Iterator[bool]:
-    """Yields whether this process got the model's lock, a session lock because counting commits in pieces."""
-    key = [LOCK, model.pk % 2**31]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", key)
-        free = bool(cursor.fetchone()[0])
-        try:
-            yield free
-        finally:
-            if free:
-                cursor.execute("SELECT pg_advisory_unlock(%s, %s)", key)

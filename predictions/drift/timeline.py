@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import bisect
 import datetime as dt
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from core.uuid7 import EPOCH
 from predictions.rollups import reading
+from predictions.rollups.hours import HOUR, ceiling, floor
 from training.models import ModelVersion
 from vigia_ml.declaration import MonitoringConfig
 from vigia_ml.drift import histograms, statistics
 from vigia_ml.drift.bin_counts import Counted, Whole
 from vigia_ml.reference_profile import ColumnProfile, Profile
 
-HOUR: Final = dt.timedelta(hours=1)
 STEPS: Final = tuple(HOUR * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168, 336, 720))
 MOST_STEPS: Final = 40
 """Maximum number of steps; more cells would be narrower than their text."""
@@ -41,7 +41,7 @@ class Window:
     @property
     def aligned(self) -> dt.datetime:
         """The beginning of the first full step, or the end of the window without one."""
-        return min(_ceiling(self.since, self.step), self.until)
+        return min(ceiling(self.since, self.step), self.until)
 
     @property
     def steps(self) -> list[dt.datetime]:
@@ -68,7 +68,7 @@ class Window:
 def latest(length: dt.timedelta, now: dt.datetime) -> Window:
     """Returns the newest window of a length, up to the end of the step of `now`."""
     step = step_for(length)
-    until = _ceiling(now, step)
+    until = ceiling(now, step)
     return Window(until - length, until, step)
 
 
@@ -81,24 +81,16 @@ def between(since: dt.datetime, until: dt.datetime) -> Window:
     """
     if since >= until:
         raise ValueError("The beginning must be before the end.")
-    since = _floor(since, HOUR)
+    since = floor(since)
     if until - since > LONGEST:  # checked before rounding up: an hour after the year 9999 does not exist
         raise ValueError(f"The window is too long; at most {LONGEST.days:,} days are accepted.")
-    until = _ceiling(until, HOUR)
+    until = ceiling(until)
     return Window(since, until, step_for(until - since))
 
 
 def step_for(length: dt.timedelta) -> dt.timedelta:
     """Returns the shortest step that divides a window into at most `MOST_STEPS`."""
     return next((step for step in STEPS if length <= step * MOST_STEPS), STEPS[-1])
-
-
-def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH + (moment - EPOCH) // step * step
-
-
-def _ceiling(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH - (EPOCH - moment) // step * step
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +128,10 @@ class Line:
     @property
     def bars(self) -> list[histograms.Bar]:
         """The two histograms: the version's reference and the window."""
-        counts = self.counted.counts.tolist() if self.counted else [0] * self.column.bins.size
         column = self.column
-        bins = {
-            "labels": column.bins.labels,
-            "apart": column.apart,
-            "reference": column.counts,
-            "window": counts,
-        }
-        return histograms.bars(column.bins.kind, bins)
+        counts = self.counted.counts.tolist() if self.counted else [0] * column.bins.size
+        bins = {"apart": column.apart, "reference": column.counts, "window": counts}
+        return histograms.bars(column.bins.kind, bins | {"labels": column.bins.labels})
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +158,14 @@ def read(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Time
         steps = {at: counts[column.name] for at, counts in by_step.items() if column.name in counts}
         return _line(column, steps, window, watch)
 
-    inputs = sorted(map(line, profile.columns), key=_sort_key, reverse=True)
+    inputs = sorted(map(line, profile.columns), key=_psi, reverse=True)
     lines = (*inputs, *map(line, profile.answers))
     return Timeline(lines, max((each.counted.rows for each in lines if each.counted), default=0))
 
 
-def _sort_key(line: Line) -> tuple[bool, float]:
-    known = line.overall is not None and line.overall.psi is not None
-    return known, line.overall.psi if line.overall and line.overall.psi is not None else 0.0
+def _psi(line: Line) -> float:
+    psi = line.overall.psi if line.overall else None
+    return -math.inf if psi is None else psi
 
 
 def _line(
@@ -186,18 +173,14 @@ def _line(
 ) -> Line:
     reference = np.asarray(column.counts, dtype=np.int64)
     cells = tuple(_cell(at, reference, by_step[at], watch) if at in by_step else None for at in window.steps)
-    counted = _sum(by_step.values())
+    parts = list(by_step.values())
+    totals = (
+        np.sum([each.counts for each in parts], axis=0),
+        np.sum([each.totals for each in parts], axis=0),
+    )
+    counted = Counted(*totals) if parts else None
     overall = _cell(window.since, reference, counted, watch) if counted else None
     return Line(column, overall, cells, counted)
-
-
-def _sum(parts: Iterable[Counted]) -> Counted | None:
-    known = list(parts)
-    if not known:
-        return None
-    return Counted(
-        np.sum([each.counts for each in known], axis=0), np.sum([each.totals for each in known], axis=0)
-    )
 
 
 def _cell(at: dt.datetime, reference: Whole, counted: Counted, watch: MonitoringConfig) -> Cell:

@@ -9,7 +9,8 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 - ``(registered_model_id, key, id) WHERE key IS NOT NULL``: the rows of a client key.
 """
 
-from predictions.models.log import JSONText, Prediction, RemovedMonth
+from predictions.models.locks import Lock
+from predictions.models.log import JSONText, Prediction, RemovedMonth, decoded
 from predictions.models.outcomes import Outcome
 from predictions.models.replays_and_shadows import Replay, ShadowAnswer, ShadowTally
 from predictions.models.reviews import DriftFinding, DriftReview, Verdict
@@ -21,6 +22,7 @@ __all__ = [
     "DriftFinding",
     "DriftReview",
     "JSONText",
+    "Lock",
     "Outcome",
     "Prediction",
     "QualityHour",
@@ -31,4 +33,5 @@ __all__ = [
     "ShadowAnswer",
     "ShadowTally",
     "Verdict",
+    "decoded",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
@@ -14,6 +16,12 @@ from core.uuid7 import time_of
 from training.models import ModelVersion, RegisteredModel
 
 _NAMES: dict[int, tuple[str, ...]] = {}
+
+
+def decoded(texts: Iterable[str]) -> list[Any]:
+    """Returns JSON values, decoded as one array, which is faster than one by one."""
+    values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
+    return values
 
 
 class JSONText(models.JSONField):

@@ -8,7 +8,18 @@ from training.models import ModelVersion, RegisteredModel
 from vigia_ml.schema.columns import LONGEST_NAME
 
 
-class Rollup(models.Model):
+class _Hour(models.Model):
+    hour = models.DateTimeField()
+
+    class Meta:
+        abstract = True
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self._meta.verbose_name} {self.hour:%Y-%m-%d %H}"
+
+
+class Rollup(_Hour):
     """The number of an hour's logged cells in one bin of a column, see `vigia_ml.reference_profile`.
 
     column : a column of the schema, one of `vigia_ml.reference_profile`'s names of answers, or `ROWS`, whose
@@ -19,20 +30,13 @@ class Rollup(models.Model):
 
     pk = models.CompositePrimaryKey("version_id", "hour", "column", "bin")
     version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, db_index=False, related_name="+")
-    hour = models.DateTimeField()
     column = models.CharField(max_length=LONGEST_NAME)
     bin = models.SmallIntegerField()
     rows = models.BigIntegerField()
     total = models.FloatField(null=True)
 
-    class Meta:
-        default_permissions = ()
 
-    def __str__(self) -> str:
-        return f"{self.column} {self.bin} at {self.hour:%Y-%m-%d %H}"
-
-
-class RolledHour(models.Model):
+class RolledHour(_Hour):
     """The progress of the roll-up of one hour of a model's log.
 
     upto : every row of the model and hour with a lower id has been counted. closed : the hour is over, and a
@@ -43,19 +47,12 @@ class RolledHour(models.Model):
     registered_model = models.ForeignKey(
         RegisteredModel, on_delete=models.CASCADE, db_index=False, related_name="+"
     )
-    hour = models.DateTimeField()
     upto = models.UUIDField()
     rows = models.BigIntegerField(default=0)
     closed = models.BooleanField(default=False)
 
-    class Meta:
-        default_permissions = ()
 
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H}"
-
-
-class QualityHour(models.Model):
+class QualityHour(_Hour):
     """The tallies of one hour's labelled predictions of a version; see `predictions.quality.realised`.
 
     rows : labelled rows.
@@ -63,18 +60,11 @@ class QualityHour(models.Model):
 
     pk = models.CompositePrimaryKey("version_id", "hour")
     version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, db_index=False, related_name="+")
-    hour = models.DateTimeField()
     rows = models.BigIntegerField()
     tallies = models.JSONField()
 
-    class Meta:
-        default_permissions = ()
 
-    def __str__(self) -> str:
-        return f"quality at {self.hour:%Y-%m-%d %H}"
-
-
-class ChangedHour(models.Model):
+class ChangedHour(_Hour):
     """An hour whose outcomes have changed since its aggregation; a trigger marks it.
 
     marked_at : time of the last mark; an aggregation removes the mark that it has read, not a later one.
@@ -84,17 +74,10 @@ class ChangedHour(models.Model):
     registered_model = models.ForeignKey(
         RegisteredModel, on_delete=models.CASCADE, db_index=False, related_name="+"
     )
-    hour = models.DateTimeField()
     marked_at = models.DateTimeField()
 
-    class Meta:
-        default_permissions = ()
 
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H}"
-
-
-class AnswerTime(models.Model):
+class AnswerTime(_Hour):
     """The number of prediction requests of an hour in one bucket of the latency histogram.
 
     bucket : position in the histogram's bounds.
@@ -104,12 +87,5 @@ class AnswerTime(models.Model):
     registered_model = models.ForeignKey(
         RegisteredModel, on_delete=models.CASCADE, db_index=False, related_name="+"
     )
-    hour = models.DateTimeField()
     bucket = models.SmallIntegerField()
     requests = models.BigIntegerField()
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.bucket}"

@@ -7,6 +7,7 @@ the outcomes of the window, not with the log.
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -25,13 +26,13 @@ _PAGE_STATEMENT: Final = """
         SELECT DISTINCT ON (prediction_id) prediction_id, actual, observed_at
         FROM predictions_outcome
         WHERE registered_model_id = %s AND prediction_id > %s AND prediction_id < %s
-        ORDER BY prediction_id, id DESC
+        ORDER BY prediction_id {order}, id DESC
         LIMIT %s
     ) AS held
     LEFT JOIN LATERAL (
         SELECT * FROM predictions_prediction WHERE id = held.prediction_id LIMIT 1
     ) AS log ON true
-    ORDER BY held.prediction_id
+    ORDER BY held.prediction_id {order}
 """
 
 
@@ -48,28 +49,38 @@ class Labelled(NamedTuple):
     prediction: str
     probability: float | None
     actual: str
-    observed_at: object
+    observed_at: dt.datetime
 
 
 def pages(
-    model_id: int, low: uuid.UUID, high: uuid.UUID, *, inputs: bool, size: int = PAGE
+    model_id: int,
+    low: uuid.UUID,
+    high: uuid.UUID,
+    *,
+    inputs: bool,
+    size: int = PAGE,
+    newest_first: bool = False,
 ) -> Iterator[list[Labelled]]:
-    """Yields pages of the labelled predictions with low <= id < high, ascending, by one statement per page.
+    """Yields pages of the labelled predictions with low <= id < high, by one statement per page.
 
     Parameters
     ----------
     low, high : see `core.uuid7.lowest_at`.
     inputs : whether to read the cells as well.
     """
-    statement = _PAGE_STATEMENT.format(cells="log.inputs::text" if inputs else "NULL::text")
-    after = str(uuid.UUID(int=max(low.int - 1, 0)))
+    cells, order = "log.inputs::text" if inputs else "NULL::text", "DESC" if newest_first else "ASC"
+    statement = _PAGE_STATEMENT.format(cells=cells, order=order)
+    after, before = str(uuid.UUID(int=max(low.int - 1, 0))), str(high)
     while True:
         with connection.cursor() as cursor:
-            cursor.execute(statement, [model_id, after, str(high), size])
+            cursor.execute(statement, [model_id, after, before, size])
             fetched = cursor.fetchall()
         rows = [Labelled(*row) for row in fetched if row[1] is not None]
         if rows:
             yield rows
         if len(fetched) < size:
             return
-        after = fetched[-1][0]
+        if newest_first:
+            before = fetched[-1][0]
+        else:
+            after = fetched[-1][0]

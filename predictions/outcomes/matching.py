@@ -17,10 +17,8 @@ from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from core.uuid7 import LAST
-from predictions.models import Outcome
+from predictions.models import Lock, Outcome
 
-LOCK: Final = 22122
-"""Class of the advisory lock (with the model's id) of transactions that write outcomes of a model."""
 JOINED_AT_ONCE: Final = 5_000  # waiting outcomes examined in one statement
 JOINED_BY_A_REQUEST: Final = 500
 LATE_COMMITS: Final = dt.timedelta(hours=1)
@@ -33,17 +31,11 @@ def join_waiting() -> int:
     waiting = _joinable()
     models = list(waiting.order_by().values_list("registered_model_id", flat=True).distinct())
     for model_id in models:
+        rows = waiting.filter(registered_model_id=model_id).order_by("pk").values_list("pk", "key")
         after = 0
-        while True:
-            keys = list(
-                waiting.filter(registered_model_id=model_id, pk__gt=after)
-                .order_by("pk")
-                .values_list("pk", "key")[:JOINED_AT_ONCE]
-            )
-            if not keys:
-                break
+        while keys := list(rows.filter(pk__gt=after)[:JOINED_AT_ONCE]):
             with transaction.atomic():
-                lock(model_id)
+                Lock.OUTCOMES.take(model_id)
                 joined += _join_keys(model_id, {key for _, key in keys if key is not None})
             after = keys[-1][0]
     return joined
@@ -58,11 +50,6 @@ def _joinable() -> QuerySet[Outcome, Outcome]:
     recent = timezone.now() - LATE_COMMITS
     waiting = Outcome.objects.filter(prediction_id__isnull=True)
     return waiting.filter(Q(observed_at=F("received_at")) | Q(received_at__gt=recent))
-
-
-def lock(model_id: int) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK, model_id % 2**31])
 
 
 def join(model_id: int, keys: Iterable[str]) -> None:

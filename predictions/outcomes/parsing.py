@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -59,114 +60,31 @@ class OutcomeRow:
 class Rows:
     """A request's valid rows and the faults of the others.
 
-    rows : number of rows read. bad : number of rows with a fault.
+    rows : number of rows read. bad : number of rows with a fault. numbers : see `OutcomeRow`.
+    latest : later times of observation lie in the future.
     """
 
+    numbers: NumberFormat | None = None
     good: list[OutcomeRow] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     rows: int = 0
     bad: int = 0
-
-
-def from_json(data: Any) -> Rows:
-    """Reads a decoded object or an array of objects.
-
-    Raises
-    ------
-    InvalidRows : `data` is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
-    """
-    if isinstance(data, dict):
-        fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
-        if fault is not None:
-            raise InvalidRows([fault], message=fault.message)
-        data = [data]
-    if not isinstance(data, list) or not data:
-        message = "send one outcome, or an array with at least one outcome"
-        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
-    reader = _RowReader()
-    for row, raw in enumerate(data):
-        reader.take(raw, row)
-    return reader.rows
-
-
-def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
-    """Reads a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
-    from vigia_ml.schema.csv_reader import CsvReader
-
-    reader = CsvReader(stream, _CSV, with_target=False, told=dialect, maybe_numbers=frozenset(("actual",)))
-    if (dialect.decimal, dialect.thousands) == (None, None) and reader.numbers != PLAIN:
-        # Values of `actual` may be labels, so a comma belongs to a number only if the client declares it.
-        message = "numbers hold other signs than a decimal point: declare ?decimal=, or ?thousands=,"
-        raise InvalidRows([Fault("actual", "ambiguous_decimal", message)], message=message)
-    row_reader = _RowReader(numbers=reader.numbers)
-    row = 0
-    for batch in reader.batches():
-        row_reader.rows.faults += batch.faults
-        row_reader.rows.bad += len(batch.refused)
-        lines = sorted([*batch.lines, *(line for line, _, _ in batch.refused)])
-        places = {line: row + place for place, line in enumerate(lines)}
-        cells = zip(*(batch.columns[name] for name in FIELDS), strict=True)
-        for values, line in zip(cells, batch.lines, strict=True):
-            present = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
-            row_reader.take(present, places[line], line)
-        row += batch.seen_rows
-        row_reader.rows.rows = max(row_reader.rows.rows, row)
-    if not row:
-        message = "the CSV holds a header and no rows; send at least one row"
-        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
-    return row_reader.rows
-
-
-def read_actual(target: Column, outcome: OutcomeRow) -> Value | Fault:
-    """Returns the actual value as the target column of the prediction's version reads it, or the fault."""
-    try:
-        if outcome.numbers is not None:
-            value = target.from_text(outcome.actual, numbers=outcome.numbers)
-        else:
-            value = target.from_json(outcome.actual)
-    except BadValue as bad:
-        fault = bad.fault
-        return Fault("actual", fault.code, fault.message, fault.value, fault.allowed, has_value=True)
-    if value is None:
-        return Fault("actual", "null_not_allowed", "actual must not be null")
-    return value
-
-
-def moment(value: object, name: str) -> dt.datetime | Fault:
-    """Returns an ISO 8601 time, in UTC if it names no zone, or the fault."""
-    if not isinstance(value, str):
-        return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
-    try:
-        time = parse_datetime(value.strip()) or parse_datetime(f"{value.strip()}T00:00:00")
-        if time is not None:
-            return timezone.make_aware(time) if timezone.is_naive(time) else time.astimezone(dt.UTC)
-    except (ValueError, OverflowError):
-        pass
-    return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
-
-
-class _RowReader:
-    """Collects valid rows and faults, row by row."""
-
-    def __init__(self, *, numbers: NumberFormat | None = None) -> None:
-        self.numbers = numbers
-        self.rows = Rows()
-        self._latest = timezone.now() + TOLERATED
+    latest: dt.datetime = field(default_factory=lambda: timezone.now() + TOLERATED)
 
     def take(self, raw: object, row: int, line: int | None = None) -> None:
+        """Adds a row as valid, or its faults."""
         if row >= settings.PREDICT_MAX_ROWS:
             message = f"too many rows; one request may hold at most {settings.PREDICT_MAX_ROWS:,} outcomes"
             raise TooLarge(message, code="too_many_rows")
-        rows = self.rows
-        rows.rows = row + 1
-        if len(rows.faults) > REPORTED_FAULTS:
+        self.rows = row + 1
+        if len(self.faults) > REPORTED_FAULTS:
             return  # further faults are not reported
         outcome = self._read(raw, row, line)
         if isinstance(outcome, OutcomeRow):
-            rows.good.append(outcome)
+            self.good.append(outcome)
         else:
-            rows.bad += 1
-            rows.faults += [fault.at(row=row, line=line) for fault in outcome]
+            self.bad += 1
+            self.faults += [fault.at(row=row, line=line) for fault in outcome]
 
     def _read(self, raw: object, row: int, line: int | None) -> OutcomeRow | list[Fault]:
         if not isinstance(raw, Mapping):
@@ -206,20 +124,92 @@ class _RowReader:
         if isinstance(time, Fault):
             faults.append(time)
             return None
-        if time > self._latest:
+        if time > self.latest:
             message = "observed_at lies in the future"
             faults.append(Fault("observed_at", "in_the_future", message, echo(value), has_value=True))
         return time
 
 
+def from_json(data: Any) -> Rows:
+    """Reads a decoded object or an array of objects.
+
+    Raises
+    ------
+    InvalidRows : `data` is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
+    """
+    if isinstance(data, dict):
+        fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
+        if fault is not None:
+            raise InvalidRows([fault], message=fault.message)
+        data = [data]
+    if not isinstance(data, list) or not data:
+        message = "send one outcome, or an array with at least one outcome"
+        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
+    rows = Rows()
+    for row, raw in enumerate(data):
+        rows.take(raw, row)
+    return rows
+
+
+def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
+    """Reads a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
+    from vigia_ml.schema.csv_reader import CsvReader
+
+    reader = CsvReader(stream, _CSV, with_target=False, told=dialect, maybe_numbers=frozenset(("actual",)))
+    if (dialect.decimal, dialect.thousands) == (None, None) and reader.numbers != PLAIN:
+        # Values of `actual` may be labels, so a comma belongs to a number only if the client declares it.
+        message = "numbers hold other signs than a decimal point: declare ?decimal=, or ?thousands=,"
+        raise InvalidRows([Fault("actual", "ambiguous_decimal", message)], message=message)
+    rows = Rows(reader.numbers)
+    row = 0
+    for batch in reader.batches():
+        rows.faults += batch.faults
+        rows.bad += len(batch.refused)
+        lines = sorted([*batch.lines, *(line for line, _, _ in batch.refused)])
+        places = {line: row + place for place, line in enumerate(lines)}
+        cells = zip(*(batch.columns[name] for name in FIELDS), strict=True)
+        for values, line in zip(cells, batch.lines, strict=True):
+            present = {name: value for name, value in zip(FIELDS, values, strict=True) if value is not None}
+            rows.take(present, places[line], line)
+        row += batch.seen_rows
+        rows.rows = max(rows.rows, row)
+    if not row:
+        message = "the CSV holds a header and no rows; send at least one row"
+        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+    return rows
+
+
+def read_actual(target: Column, outcome: OutcomeRow) -> Value | Fault:
+    """Returns the actual value as the target column of the prediction's version reads it, or the fault."""
+    try:
+        if outcome.numbers is not None:
+            value = target.from_text(outcome.actual, numbers=outcome.numbers)
+        else:
+            value = target.from_json(outcome.actual)
+    except BadValue as bad:
+        fault = bad.fault
+        return Fault("actual", fault.code, fault.message, fault.value, fault.allowed, has_value=True)
+    if value is None:
+        return Fault("actual", "null_not_allowed", "actual must not be null")
+    return value
+
+
+def moment(value: object, name: str) -> dt.datetime | Fault:
+    """Returns an ISO 8601 time, in UTC if it names no zone, or the fault."""
+    text = value.strip() if isinstance(value, str) else ""
+    with suppress(ValueError, OverflowError):
+        time = parse_datetime(text) or parse_datetime(f"{text}T00:00:00")
+        if time is not None:
+            return timezone.make_aware(time) if timezone.is_naive(time) else time.astimezone(dt.UTC)
+    return Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", echo(value), has_value=True)
+
+
 def _identifier(value: object, faults: list[Fault]) -> uuid.UUID | None:
     if value is None:
         return None
-    try:
-        if isinstance(value, str):
+    if isinstance(value, str):
+        with suppress(ValueError):
             return uuid.UUID(value.strip())
-    except ValueError:
-        pass
     message = "prediction must be the id of a logged prediction"
     faults.append(Fault("prediction", "unknown_prediction", message, echo(value), has_value=True))
     return None

@@ -9,16 +9,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
 from core.uuid7 import LAST, lowest_at
-from predictions.models import Outcome
+from predictions.models import Lock, Outcome
 from predictions.outcomes import matching, parsing
 from predictions.outcomes.parsing import OutcomeRow, Rows
 from training import providers
@@ -66,7 +66,7 @@ def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
     providers.require_rows(model, "outcomes")
     outcomes = rows.good
     with transaction.atomic():
-        matching.lock(model.pk)
+        Lock.OUTCOMES.take(model.pk)
         matching.join(model.pk, [each.key for each in outcomes if each.key is not None])
         predictions = _predictions(model, outcomes)
         actuals = _checked_actuals(model, rows, predictions)
@@ -89,8 +89,19 @@ def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
                 counts.recorded += 1
             observed = each.observed_at or now  # equal to received_at: `matching` reads "no time" from that
             known.add(subject, each.key, actual, observed)
-            new.append((logged.prediction_id if logged else None, each.key, json.dumps(actual), observed))
-        _insert(model, new, by, now)
+            new.append(
+                Outcome(
+                    registered_model=model,
+                    prediction_id=subject[0],
+                    key=each.key,
+                    actual=actual,
+                    observed_at=observed,
+                    client=by,
+                    received_at=now,
+                )
+            )
+        # Ids follow the rows' order, so the later of two outcomes of one prediction is the current one.
+        Outcome.objects.bulk_create(new)
     return counts
 
 
@@ -110,50 +121,26 @@ def of(prediction_id: uuid.UUID) -> dict[str, Any] | None:
     return current | {"corrections": count - 1, "history": history}
 
 
-def _insert(
-    model: RegisteredModel,
-    rows: Sequence[tuple[uuid.UUID | None, str | None, str, dt.datetime]],
-    by: User | None,
-    now: dt.datetime,
-) -> None:
-    """Inserts all rows by one statement. Ids follow the rows' order, so the later of two outcomes of one
-    prediction is the current one."""
-    if not rows:
-        return
-    statement = """
-        INSERT INTO predictions_outcome
-            (registered_model_id, prediction_id, key, actual, observed_at, client_id, received_at)
-        SELECT %s, row.prediction_id, row.key, row.actual::jsonb, row.observed_at, %s, %s
-        FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::timestamptz[])
-             WITH ORDINALITY AS row (prediction_id, key, actual, observed_at, place)
-        ORDER BY row.place
-    """
-    with connection.cursor() as cursor:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        cursor.execute(statement, [model.pk, by.pk if by else None, now, *columns])
-
-
 # -- the predictions of the outcomes -------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _LoggedPrediction:
+class _LoggedPrediction(NamedTuple):
     prediction_id: uuid.UUID
     version_id: int
 
 
 @dataclass(slots=True)
 class _Predictions:
-    """The logged predictions that a request names, by id and by client key."""
+    """The logged predictions that a request names, by id or by (client key, first id that is too new).
 
-    by_id: dict[uuid.UUID, _LoggedPrediction] = field(default_factory=dict)
-    by_key: dict[tuple[str, uuid.UUID], _LoggedPrediction] = field(default_factory=dict)
+    repeated_keys : keys of several predictions.
+    """
+
+    logged: dict[uuid.UUID | tuple[str, uuid.UUID], _LoggedPrediction] = field(default_factory=dict)
     repeated_keys: set[str] = field(default_factory=set)
 
     def get(self, outcome: OutcomeRow) -> _LoggedPrediction | None:
-        if outcome.prediction is not None:
-            return self.by_id.get(outcome.prediction)
-        return self.by_key.get(_key_and_bound(outcome))
+        return self.logged.get(outcome.prediction or _key_and_bound(outcome))
 
 
 def _key_and_bound(outcome: OutcomeRow) -> tuple[str, uuid.UUID]:
@@ -196,7 +183,7 @@ def _predictions(model: RegisteredModel, outcomes: Sequence[OutcomeRow]) -> _Pre
                 "WHERE id = named.id LIMIT 1) AS log WHERE log.registered_model_id = %s",
                 [ids, model.pk],
             )
-            predictions.by_id = {row[0]: _LoggedPrediction(*row) for row in cursor.fetchall()}
+            predictions.logged |= {row[0]: _LoggedPrediction(*row) for row in cursor.fetchall()}
         if keys:
             cursor.execute(
                 "SELECT named.key, named.before, newest.id, newest.version_id "
@@ -208,10 +195,10 @@ def _predictions(model: RegisteredModel, outcomes: Sequence[OutcomeRow]) -> _Pre
                 [[key for key, _ in keys], [before for _, before in keys], model.pk],
             )
             for key, before, *row in cursor.fetchall():
-                if (key, before) in predictions.by_key:
+                if (key, before) in predictions.logged:
                     predictions.repeated_keys.add(key)
                 else:
-                    predictions.by_key[key, before] = _LoggedPrediction(*row)
+                    predictions.logged[key, before] = _LoggedPrediction(*row)
     return predictions
 
 
@@ -220,8 +207,7 @@ def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictio
 
     The version that made the prediction has the column; for outcomes that wait, the active version has it.
     """
-    columns = _Targets(model)
-    columns.load({logged.version_id for each in rows.good if (logged := predictions.get(each)) is not None})
+    targets = _targets(model, rows, predictions)
     actuals: list[Any] = []
     faults = list(rows.faults)
     bad = rows.bad
@@ -233,7 +219,7 @@ def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictio
                 "prediction", "unknown_prediction", message, echo(str(each.prediction)), has_value=True
             )
         else:
-            actual = parsing.read_actual(columns.of(logged.version_id if logged else None), each)
+            actual = parsing.read_actual(targets[logged.version_id if logged else None], each)
             if not isinstance(actual, Fault):
                 actuals.append(actual)
                 continue
@@ -248,23 +234,16 @@ def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictio
     return actuals
 
 
-class _Targets:
-    """Target columns by version id; None stands for outcomes that wait."""
-
-    def __init__(self, model: RegisteredModel) -> None:
-        self._model = model
-        self._columns: dict[int | None, Column] = {}
-
-    def load(self, version_ids: Iterable[int]) -> None:
-        rows = ModelVersion.objects.filter(pk__in=list(version_ids)).values_list("pk", "schema")
-        self._columns |= {pk: DatasetSchema.from_json(schema).target for pk, schema in rows}
-
-    def of(self, version_id: int | None) -> Column:
-        if version_id not in self._columns:  # happens once, for None
-            active = self._model.active_version
-            schema = active.dataset_schema if active is not None else declared_schema(self._model)
-            self._columns[version_id] = schema.target
-        return self._columns[version_id]
+def _targets(model: RegisteredModel, rows: Rows, predictions: _Predictions) -> dict[int | None, Column]:
+    """Returns the target columns by version id; None stands for outcomes that wait."""
+    logged = [predictions.get(each) for each in rows.good]
+    ids = {each.version_id for each in logged if each is not None}
+    schemas = ModelVersion.objects.filter(pk__in=ids).values_list("pk", "schema")
+    targets: dict[int | None, Column] = {pk: DatasetSchema.from_json(schema).target for pk, schema in schemas}
+    if any(each is None and row.prediction is None for each, row in zip(logged, rows.good, strict=True)):
+        active = model.active_version
+        targets[None] = (declared_schema(model) if active is None else active.dataset_schema).target
+    return targets
 
 
 # -- outcomes that are known already -------------------------------------------------------------------
@@ -277,14 +256,13 @@ _Subject = tuple[uuid.UUID | None, str | None]
 class _KnownOutcomes:
     """The recorded outcomes of the subjects that a request names.
 
-    rows : (subject, actual as text, observed_at). current : subject -> actual of its current outcome.
-    keyed : (key, actual, observed_at) of all outcomes under the request's keys: the same outcome sent again
-        is a repeat, even if the key has a newer prediction meanwhile.
+    rows : (subject, actual as text, observed_at). An outcome under a key is also a row of the key: the same
+        outcome sent again is a repeat, even if the key has a newer prediction meanwhile.
+    current : subject -> actual of its current outcome.
     """
 
     rows: set[tuple[_Subject, str, dt.datetime]] = field(default_factory=set)
     current: dict[_Subject, str] = field(default_factory=dict)
-    keyed: set[tuple[str | None, str, dt.datetime]] = field(default_factory=set)
 
     @classmethod
     def of(
@@ -293,37 +271,31 @@ class _KnownOutcomes:
         ids = {logged.prediction_id for each in outcomes if (logged := predictions.get(each)) is not None}
         keys = {each.key for each in outcomes if each.key is not None}
         known = cls()
-        columns = ("key", "actual", "observed_at")
-        by_id = Outcome.objects.filter(prediction_id__in=ids).order_by("id")
-        for prediction_id, _, actual, observed_at in by_id.values_list("prediction_id", *columns):
-            known._add((prediction_id, None), _as_text(actual), observed_at)
-        by_key = Outcome.objects.filter(registered_model=model, key__in=keys).order_by("id")
-        for prediction_id, key, actual, observed_at in by_key.values_list("prediction_id", *columns):
-            text = _as_text(actual)
-            known.keyed.add((key, text, observed_at))
+        rows = Outcome.objects.order_by("id").values_list("prediction_id", "key", "actual", "observed_at")
+        for prediction_id, _, actual, observed_at in rows.filter(prediction_id__in=ids):
+            known.add((prediction_id, None), None, actual, observed_at)
+        for prediction_id, key, actual, observed_at in rows.filter(registered_model=model, key__in=keys):
             if prediction_id is None:
-                known._add((None, key), text, observed_at)
+                known.add((None, key), key, actual, observed_at)
+            else:
+                known.rows.add(((None, key), _as_text(actual), observed_at))
         return known
 
-    def _add(self, subject: _Subject, text: str, observed_at: dt.datetime) -> None:
-        self.rows.add((subject, text, observed_at))
-        self.current[subject] = text
-
     def add(self, subject: _Subject, key: str | None, actual: Any, observed_at: dt.datetime) -> None:
-        """Adds an outcome of this request."""
         text = _as_text(actual)
-        self._add(subject, text, observed_at)
-        if key is not None:
-            self.keyed.add((key, text, observed_at))
+        self.current[subject] = text
+        self.rows |= {(each, text, observed_at) for each in _subjects(subject, key)}
 
     def repeats(self, subject: _Subject, outcome: OutcomeRow, actual: Any) -> bool:
         """Returns whether the outcome is recorded already; without `observed_at`, whether it is current."""
         text = _as_text(actual)
         if outcome.observed_at is None:
             return self.current.get(subject) == text
-        if outcome.key is not None and (outcome.key, text, outcome.observed_at) in self.keyed:
-            return True
-        return (subject, text, outcome.observed_at) in self.rows
+        return any((each, text, outcome.observed_at) in self.rows for each in _subjects(subject, outcome.key))
+
+
+def _subjects(subject: _Subject, key: str | None) -> set[_Subject]:
+    return {subject} if key is None else {subject, (None, key)}
 
 
 def _as_text(actual: Any) -> str:

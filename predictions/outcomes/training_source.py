@@ -13,11 +13,11 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from django.utils import timezone
 
 from core.errors import NotFound
 from core.uuid7 import LAST, lowest_at
+from predictions.models import decoded
 from predictions.outcomes import labelled_rows
 from predictions.outcomes.labelled_rows import Labelled
 from predictions.outcomes.parsing import moment
@@ -91,12 +91,9 @@ def predictions(model: RegisteredModel, source: dict[str, Any]) -> Iterator[list
 
 def _window(source: dict[str, Any]) -> tuple[uuid.UUID, uuid.UUID]:
     """Returns the ids between which the predictions of a source lie."""
-    low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else lowest_at(_EVER)
+    low = lowest_at(dt.datetime.fromisoformat(source["since"])) if "since" in source else uuid.UUID(int=0)
     high = lowest_at(dt.datetime.fromisoformat(source["until"])) if "until" in source else LAST
     return low, high
-
-
-_EVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 class _Schemas(dict[int, tuple[DatasetSchema, str]]):
@@ -113,8 +110,8 @@ def _write(
 ) -> None:
     """Writes rows of one version. Rows logged under this same schema are valid as they are."""
     logged_schema, sha256 = logged
-    cells = _decoded(row.cells or "[]" for row in rows)
-    actuals = _decoded(row.actual for row in rows)
+    cells = decoded(row.cells or "[]" for row in rows)
+    actuals = decoded(row.actual for row in rows)
     keys = [row.key for row in rows]
     ids = [row.prediction_id for row in rows]
     if sha256 == schema.sha256:
@@ -124,12 +121,6 @@ def _write(
         writer.write_columns(columns | {schema.target.name: actuals}, keys, ids)
     else:
         writer.write_instances(_reread(schema, logged_schema, cells, actuals, keys), schema.target.name, ids)
-
-
-def _decoded(texts: Iterable[str]) -> list[Any]:
-    """Returns JSON values, decoded as one array, which is faster than one by one."""
-    values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
-    return values
 
 
 def _reread(

@@ -7,7 +7,7 @@ are too narrow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 Z: Final = 1.959963984540054
@@ -33,13 +33,7 @@ class Estimate:
         return self.rows < FEW
 
     def as_dict(self) -> dict[str, float | int | bool | None]:
-        return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "rows": self.rows,
-            "too_few": self.too_few,
-        }
+        return asdict(self) | {"too_few": self.too_few}
 
 
 def estimate(value: float, error: float, rows: int) -> Estimate:

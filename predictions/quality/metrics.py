@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -198,17 +197,12 @@ def median_delay(tally: Tally) -> float | None:
 
     A bucket's delays count as their mean, which is within two per cent of each (one second in bucket 0).
     """
-    ordered = sorted(tally.delays.items())
-    count = sum(rows for _, (rows, _) in ordered)
-    if not count:
+    if not tally.delays:
         return None
-    upto = list(accumulate(rows for _, (rows, _) in ordered))
-    middle = []
-    for place in ((count - 1) // 2, count // 2):
-        at = next(number for number, below in enumerate(upto) if below > place)
-        rows, total = ordered[at][1]
-        middle.append(total / rows)
-    return sum(middle) / 2
+    rows, totals = np.array([counts for _, counts in sorted(tally.delays.items())]).T
+    upto = np.cumsum(rows)
+    middle = np.searchsorted(upto, [(upto[-1] - 1) // 2, upto[-1] // 2], side="right")
+    return float((totals[middle] / rows[middle]).mean())
 
 
 def _mean(sums: Mapping[str, float], name: str, rows: int) -> Estimate | None:

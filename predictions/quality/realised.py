@@ -1,49 +1,32 @@
 """Realised quality of each version in a window, from the hourly tallies.
 
 Windows are whole hours by time of the prediction: an outcome that arrives a month later changes the hour of
-its prediction. `aggregate_changed_hours` maintains the hours; this module sums their tallies, so a read costs
-one row per hour and version of the window.
+its prediction. `predictions.quality.hourly` maintains the hours; this module sums their tallies, so a read
+costs one row per hour and version of the window.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
-
-from django.utils import timezone
+from typing import Any, Final, TypeVar
 
 from core.uuid7 import EPOCH
 from predictions.models import ChangedHour, QualityHour
 from predictions.quality import metrics as realised
 from predictions.quality.confidence_intervals import Estimate
-from predictions.quality.hourly import aggregate_changed_hours, catch_up, mark_all_hours_dirty
-from predictions.quality.hourly_sql import HOUR, task_of
+from predictions.quality.hourly_tallies import task_of
 from predictions.quality.metrics import Tally
-from predictions.rollups import reading
+from predictions.rollups import hours, reading
+from predictions.rollups.hours import floor
 from training import catalogue
 from training.models import ModelVersion, RegisteredModel
 from training.reports import side_by_side
 from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
-__all__ = [
-    "Quality",
-    "aggregate_changed_hours",
-    "as_dict",
-    "by_step",
-    "catch_up",
-    "mark_all_hours_dirty",
-    "of_window",
-    "pending_hours",
-    "watch_of",
-    "watched_metric",
-    "whole_hours",
-]
-
-MOMENT: Final = dt.timedelta(microseconds=1)
-"""The resolution of time stamps."""
+K = TypeVar("K", bound=Hashable)
 FALLBACK_METRIC: Final = "accuracy"
 """Watched metric if outcomes do not allow a classifier's primary metric. Its interval is valid in a window of
 fifty rows; the interval of a macro F1 is not, if some classes are rare."""
@@ -89,17 +72,10 @@ def of_window(
     every = model.versions.order_by("number")
     # A model may have thousands of versions with long schemas: only versions with rows are loaded in full.
     versions = [version] if version is not None else list(every.only("registered_model_id"))
-    answered: dict[int, int] = defaultdict(int)
-    for version_id, _, rows in reading.answered_by_hour(versions, since, until):
-        answered[version_id] += rows
-    kept: dict[int, list[Tally]] = defaultdict(list)
-    for version_id, _, tally in _tallies(versions, since, until):
-        kept[version_id].append(tally)
+    answered, tallies = _figures(versions, since, until, lambda version_id, hour: version_id)
     if version is None:
-        versions = list(every.filter(pk__in={*kept, *answered}).select_related("registered_model"))
-    return [
-        _quality(each, kept.get(each.pk, ()), since, until, answered.get(each.pk, 0)) for each in versions
-    ]
+        versions = list(every.filter(pk__in={*tallies, *answered}).select_related("registered_model"))
+    return [_quality(each, tallies[each.pk], since, until, answered[each.pk]) for each in versions]
 
 
 def by_step(
@@ -113,17 +89,10 @@ def by_step(
         begins at midnight in UTC.
     """
     since, until = whole_hours(since, until)
-    answered: dict[dt.datetime, int] = defaultdict(int)
-    for _, hour, rows in reading.answered_by_hour([version], since, until):
-        answered[_floor(hour, step)] += rows
-    kept: dict[dt.datetime, list[Tally]] = defaultdict(list)
-    for _, hour, tally in _tallies([version], since, until):
-        kept[_floor(hour, step)].append(tally)
+    answered, tallies = _figures([version], since, until, lambda _, hour: floor(hour, step))
     return [
-        _quality(
-            version, kept.get(start, ()), max(start, since), min(start + step, until), answered.get(start, 0)
-        )
-        for start in sorted({*answered, *kept})
+        _quality(version, tallies[start], max(start, since), min(start + step, until), answered[start])
+        for start in sorted({*answered, *tallies})
     ]
 
 
@@ -134,9 +103,7 @@ def as_dict(quality: Quality) -> dict[str, Any]:
 
 def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
     """Returns the window widened to whole hours, within 1970 and the end of the present hour."""
-    latest = _floor(timezone.now(), HOUR) + HOUR
-    since, until = max(since, EPOCH), min(max(until, EPOCH), latest)
-    return _floor(since, HOUR), _floor(until + HOUR - MOMENT, HOUR)
+    return hours.whole(max(since, EPOCH), max(until, EPOCH))
 
 
 def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> int:
@@ -162,15 +129,10 @@ def watched_metric(model: RegisteredModel) -> str | None:
     return primary
 
 
-def _floor(moment: dt.datetime, step: dt.timedelta) -> dt.datetime:
-    return EPOCH + (moment - EPOCH) // step * step
-
-
 def _quality(
     version: ModelVersion, tallies: Iterable[Tally], since: dt.datetime, until: dt.datetime, answered: int
 ) -> Quality:
-    task, _ = task_of(version)
-    tally = realised.total_of(tallies, task)
+    tally = realised.total_of(tallies, task_of(version))
     too_few = tally.usable < watch_of(version.registered_model).minimum_outcomes
     return Quality(
         version=version.number,
@@ -188,9 +150,18 @@ def _quality(
     )
 
 
-def _tallies(
-    versions: Sequence[ModelVersion], since: dt.datetime, until: dt.datetime
-) -> Iterator[tuple[int, dt.datetime, Tally]]:
-    rows = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
-    for version_id, hour, tallies in rows.values_list("version_id", "hour", "tallies").iterator():
-        yield version_id, hour, Tally.from_json(tallies)
+def _figures(
+    versions: Sequence[ModelVersion],
+    since: dt.datetime,
+    until: dt.datetime,
+    key: Callable[[int, dt.datetime], K],
+) -> tuple[dict[K, int], dict[K, list[Tally]]]:
+    """Returns answered rows and tallies by the key of version id and hour."""
+    answered: dict[K, int] = defaultdict(int)
+    for version_id, hour, rows in reading.answered_by_hour(versions, since, until):
+        answered[key(version_id, hour)] += rows
+    tallies: dict[K, list[Tally]] = defaultdict(list)
+    kept = QualityHour.objects.filter(version__in=versions, hour__gte=since, hour__lt=until)
+    for version_id, hour, tally in kept.values_list("version_id", "hour", "tallies").iterator():
+        tallies[key(version_id, hour)].append(Tally.from_json(tally))
+    return answered, tallies

@@ -1,25 +1,32 @@
-"""SQL expressions over single labelled predictions: positive class, number, Brier score."""
+"""Classes of a version, and SQL expressions over single labelled predictions: number, Brier score."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from training.models import ModelVersion
 
 
-def positive(version: ModelVersion) -> str | None:
-    """Returns the class whose probability the log holds, as JSON; None if it holds the likeliest class's.
+def classes_of(version: ModelVersion) -> tuple[Any, Any] | None:
+    """Returns the negative and the positive class; the log holds the positive one's probability.
 
-    A version with a threshold has two classes, and the log holds the second one's probability: true, or the
-    last in order.
+    A version with a threshold has two classes: false and true, or two levels in their order. For any other
+    version, the log holds the probability of the likeliest class, and the result is None.
     """
-    target = version.dataset_schema.target
     if version.threshold is None:
         return None
+    target = version.dataset_schema.target
     if target.type == "boolean":
-        return "true"
+        return False, True
     levels = sorted(target.levels or (target.seen.levels if target.seen else ()))
-    return json.dumps(levels[-1]) if len(levels) == 2 else None
+    return (levels[0], levels[1]) if len(levels) == 2 else None
+
+
+def positive(version: ModelVersion) -> str | None:
+    """Returns the positive class as JSON; None without one."""
+    classes = classes_of(version)
+    return None if classes is None else json.dumps(classes[1])
 
 
 def as_number(column: str) -> str:

@@ -16,12 +16,12 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
-from django.db import connection
-
 from core.uuid7 import lowest_at
-from predictions.models import QualityHour
-from predictions.quality import sql
+from predictions.models import Prediction, QualityHour, decoded
+from predictions.outcomes import labelled_rows
+from predictions.outcomes.labelled_rows import Labelled
+from predictions.quality.sql import classes_of
+from predictions.rollups.hours import HOUR
 from training.models import ModelVersion
 
 ROWS: Final = 2_000
@@ -29,27 +29,6 @@ MAX_OUTCOMES_READ: Final = 10 * ROWS
 """Maximum number of outcomes to read, of all versions."""
 HOURS: Final = 48
 SHOWN: Final = 20
-HOUR: Final = dt.timedelta(hours=1)
-
-# Outcomes of other versions are included without their answer: they mark how far the search has read.
-_PIECE: Final = """
-    SELECT held.prediction_id, log.key, log.prediction::text, log.probability, held.actual::text
-    FROM (
-        SELECT DISTINCT ON (prediction_id) prediction_id, actual
-        FROM predictions_outcome
-        WHERE registered_model_id = %s AND prediction_id >= %s AND prediction_id <= %s
-        ORDER BY prediction_id DESC, id DESC
-        LIMIT %s
-    ) AS held
-    LEFT JOIN LATERAL (
-        SELECT * FROM predictions_prediction WHERE id = held.prediction_id LIMIT 1
-    ) AS log ON log.version_id = %s
-    ORDER BY held.prediction_id DESC
-"""
-_NEXT: Final = """
-    SELECT id FROM predictions_prediction WHERE version_id = %s AND id >= %s AND id < %s
-    ORDER BY id DESC LIMIT 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,58 +65,56 @@ def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) ->
     known = QualityHour.objects.filter(version=version, hour__gte=since, hour__lt=until, rows__gt=0)
     hours: list[dt.datetime] = []
     rows = 0
-    for hour, labelled_rows in known.order_by("-hour").values_list("hour", "rows")[:HOURS]:
+    for hour, rows_of_hour in known.order_by("-hour").values_list("hour", "rows")[:HOURS]:
         hours.append(hour)
-        rows += labelled_rows
+        rows += rows_of_hour
         if rows >= ROWS:
             break
     if not hours:
         return WorstPredictions([], 0)
     first, last = hours[-1], hours[0] + HOUR
     labelled = _labelled(version, lowest_at(first), lowest_at(last))
-    positive_json = sql.positive(version)
-    positive = None if positive_json is None else msgspec.json.decode(positive_json)
-    compared = [_with_error(row, positive) for row in labelled]
+    classes = classes_of(version)
+    compared = [_with_error(row, None if classes is None else classes[1]) for row in labelled]
     wrong = [row for row in compared if row is not None and row.error > 0]
     return WorstPredictions(
         heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(labelled), first, last
     )
 
 
-def _labelled(version: ModelVersion, lowest: uuid.UUID, end: uuid.UUID) -> list[tuple[Any, ...]]:
-    """Returns the version's newest labelled rows with lowest <= id < end, at most `ROWS`, among the newest
+def _labelled(version: ModelVersion, low: uuid.UUID, high: uuid.UUID) -> list[Labelled]:
+    """Returns the version's newest labelled rows with low <= id < high, at most `ROWS`, among the newest
     `MAX_OUTCOMES_READ` outcomes."""
-    labelled: list[tuple[Any, ...]] = []
-    highest = uuid.UUID(int=end.int - 1)
-    with connection.cursor() as cursor:
-        for _ in range(MAX_OUTCOMES_READ // ROWS):
-            cursor.execute(_PIECE, [version.registered_model_id, lowest, highest, ROWS, version.pk])
-            piece = cursor.fetchall()
-            labelled += [row for row in piece if row[2] is not None]
-            if len(piece) < ROWS or len(labelled) >= ROWS:
-                break
-            cursor.execute(_NEXT, [version.pk, lowest, piece[-1][0]])
-            following = cursor.fetchone()
-            if following is None:
-                break
-            highest = following[0]
+    labelled: list[Labelled] = []
+    answers = Prediction.objects.filter(version=version, id__gte=low).order_by("-id")
+    for _ in range(MAX_OUTCOMES_READ // ROWS):
+        pages = labelled_rows.pages(
+            version.registered_model_id, low, high, inputs=False, size=ROWS, newest_first=True
+        )
+        page = next(pages, [])
+        labelled += [row for row in page if row.version_id == version.pk]
+        if len(page) < ROWS or len(labelled) >= ROWS:
+            break
+        following = answers.filter(id__lt=page[-1].prediction_id).values_list("id", flat=True).first()
+        if following is None:
+            break
+        high = uuid.UUID(int=following.int + 1)
     return labelled[:ROWS]
 
 
-def _with_error(row: tuple[Any, ...], positive: Any) -> WorstPrediction | None:
+def _with_error(row: Labelled, positive: Any) -> WorstPrediction | None:
     """Returns the row with its error; None if answer and outcome are not comparable.
 
     positive : the class of the probability; None if the probability is that of the answer.
     """
-    prediction_id, key, prediction_json, probability, actual_json = row
-    prediction, actual = msgspec.json.decode(prediction_json), msgspec.json.decode(actual_json)
-    if probability is None:
+    prediction, actual = decoded([row.prediction, row.actual])
+    if row.probability is None:
         numbers = all(type(each) in (int, float) for each in (prediction, actual))
         if not numbers and type(prediction) is not type(actual):
             return None
         error = abs(prediction - actual) if numbers else float(prediction != actual)
     elif positive is not None:
-        error = abs(probability - float(actual == positive))
+        error = abs(row.probability - float(actual == positive))
     else:
-        error = 1 - probability if prediction == actual else probability
-    return WorstPrediction(str(prediction_id), key, prediction, probability, actual, float(error))
+        error = 1 - row.probability if prediction == actual else row.probability
+    return WorstPrediction(row.prediction_id, row.key, prediction, row.probability, actual, float(error))

@@ -6,24 +6,22 @@ A window consists of the hours that begin in [since, until).
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Sum
 
 from core.uuid7 import lowest_at
 from predictions.models import RolledHour, Rollup
-from predictions.rollups import counting
-from predictions.rollups.counting import HOUR
+from predictions.rollups.hours import HOUR, logged
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.drift.bin_counts import Counted
 
 
 def window(version: ModelVersion, since: dt.datetime, until: dt.datetime) -> dict[str, Counted]:
     """Returns each column's counts in the order of the profile; empty without rows or profile."""
-    steps = _read(version, since, until, max(until - since, HOUR))
+    steps = by_step(version, since, until, max(until - since, HOUR))
     return steps[0][1] if steps else {}
 
 
@@ -32,12 +30,6 @@ def by_step(
 ) -> list[tuple[dt.datetime, dict[str, Counted]]]:
     """Returns `window` for each step from `since` on; a step is at least an hour long, and steps without rows
     are left out."""
-    return _read(version, since, until, step)
-
-
-def _read(
-    version: ModelVersion, since: dt.datetime, until: dt.datetime, step: dt.timedelta
-) -> list[tuple[dt.datetime, dict[str, Counted]]]:
     reference = ReferenceProfile.objects.filter(version=version).first()
     if reference is None:
         return []
@@ -53,15 +45,14 @@ def _read(
         cursor.execute(statement, [step.total_seconds(), since, version.pk, since, until])
         for start, column, place, rows, total in cursor.fetchall():
             if start not in by_start:
-                by_start[start] = {name: _no_rows(size) for name, size in sizes.items()}
+                by_start[start] = {
+                    name: Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
+                    for name, size in sizes.items()
+                }
             if column != Rollup.ROWS:
                 cells = by_start[start][column]
                 cells.counts[place], cells.totals[place] = rows, total
     return list(by_start.items())
-
-
-def _no_rows(size: int) -> Counted:
-    return Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
 
 
 def traffic(
@@ -77,7 +68,7 @@ def traffic(
     """
     with connection.cursor() as cursor:
         cursor.execute(statement, [step.total_seconds(), since, model.pk, since, until, Rollup.ROWS])
-        return [(start, number, rows) for start, number, rows in cursor.fetchall()]
+        return list(cursor.fetchall())
 
 
 def answered_by_hour(
@@ -119,19 +110,10 @@ def answered_by_hour(
     }
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-        return [(version_id, hour, rows) for version_id, hour, rows in cursor.fetchall()]
+        return list(cursor.fetchall())
 
 
 def has_rows(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> bool:
     """Returns whether the rollups or the log hold any row of these whole hours."""
-    if answered([model.pk], since, until)[model.pk]:
-        return True
-    return counting.nth(model.pk, lowest_at(since), lowest_at(until)) is not None
-
-
-def answered(model_ids: Iterable[int], since: dt.datetime, until: dt.datetime) -> dict[int, int]:
-    """Returns the rows of each model, including models that answered nothing."""
-    ids = list(model_ids)
-    hours = RolledHour.objects.filter(registered_model_id__in=ids, hour__gte=since, hour__lt=until)
-    sums = hours.order_by().values_list("registered_model_id").annotate(Sum("rows"))
-    return dict.fromkeys(ids, 0) | dict(sums)
+    rolled = RolledHour.objects.filter(registered_model=model, hour__gte=since, hour__lt=until, rows__gt=0)
+    return rolled.exists() or logged(model.pk, lowest_at(since), lowest_at(until)).exists()

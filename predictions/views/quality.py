@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from core.uuid7 import EPOCH
-from predictions.quality import realised
+from predictions.quality import hourly, realised
 from predictions.serializers.rollouts import EstimateSerializer
 from training import providers
 from training.registry import lookup
@@ -117,7 +117,7 @@ class QualityView(ModelView):
         number = int_param(request, "version", 2**31 - 1)
         version = lookup.get_version(self.model, number) if number is not None else None
         since, until = _window(request, step)
-        realised.catch_up(self.model, seconds=CATCHING_UP_SECONDS)
+        hourly.catch_up(self.model, seconds=CATCHING_UP_SECONDS)
         qualities = realised.of_window(self.model, since, until, version)
         versions = [realised.as_dict(each) for each in qualities]
         if step is not None:

@@ -11,7 +11,7 @@ import pytest
 from django.urls import reverse
 
 from predictions.models import DriftReview, Outcome
-from predictions.quality import realised
+from predictions.quality import hourly
 from tests.browser.conftest import CHROMIUM
 from tests.predictions.admin.test_log import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
@@ -43,7 +43,7 @@ def watched(db: None) -> ModelVersion:
         )
         for at, row in enumerate(rows)
     )
-    realised.aggregate_changed_hours(version.registered_model)
+    hourly.aggregate_changed_hours(version.registered_model)
     return version
 
 

@@ -2,7 +2,7 @@
 
 The terms of single rows add up to sums, and the sums of parts to those of the whole: of resamples and slices
 (`weighted_metrics`), of the pieces of a replay, and of hours, for which PostgreSQL computes the sums of the
-same names (`predictions.quality.hourly_sql`). Sums have any shape (...), metrics have the same one; an
+same names (`predictions.quality.hourly_tallies`). Sums have any shape (...), metrics have the same one; an
 undefined metric is NaN.
 """
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.template.defaultfilters import filesizeformat
 
+from predictions.management.model_commands import ModelsCommand
 from predictions.retention import is_in_the_log
-from training.models import RegisteredModel
-from training.registry import artifact_pruning, lookup
-from vigia_ml.errors import VigiaError
+from training.registry import artifact_pruning
 
 
-class Command(BaseCommand):
+class Command(ModelsCommand):
     help = "Removes the artifacts of old retired versions from the store; the versions' rows stay."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model (default: all models)")
+        super().add_arguments(parser)
         parser.add_argument(
             "--keep",
             type=_count,
@@ -35,7 +34,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         verb = "would be pruned" if options["dry_run"] else "pruned"
         freed = count = 0
-        for model in self._models(options["model"]):
+        for model in self.models(options["model"]):
             done = artifact_pruning.prune(
                 model,
                 is_referred_to=is_in_the_log,
@@ -49,14 +48,6 @@ class Command(BaseCommand):
             freed += sum(each.freed for each in done)
             count += sum(not each.kept for each in done)
         self.stdout.write(f"{count} artifacts {verb}, {filesizeformat(freed)}")
-
-    def _models(self, name: str | None) -> list[RegisteredModel]:
-        if name is None:
-            return list(RegisteredModel.objects.all())
-        try:
-            return [lookup.get_model(name)]
-        except VigiaError as error:
-            raise CommandError(error.message) from None
 
 
 def _count(text: str) -> int:

@@ -6,22 +6,20 @@ import argparse
 import datetime as dt
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
+from predictions.management.model_commands import ModelsCommand
 from predictions.outcomes.parsing import moment
 from predictions.rollups import counting
-from training.models import RegisteredModel
-from training.registry import lookup
-from vigia_ml.errors import VigiaError
 from vigia_ml.schema import Fault
 
 
-class Command(BaseCommand):
+class Command(ModelsCommand):
     help = "Counts new rows of the log into the hourly rollups; with --recount, recounts a window."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", nargs="?", help="name of a registered model (default: all models)")
+        super().add_arguments(parser)
         parser.add_argument("--recount", action="store_true", help="delete the counts of hours and recount")
         parser.add_argument("--since", type=_moment, metavar="TIME", help="first hour to recount")
         parser.add_argument("--until", type=_moment, metavar="TIME", help="end of the recount (default: now)")
@@ -30,19 +28,11 @@ class Command(BaseCommand):
         since, until = options["since"], options["until"]
         if options["recount"] != (since is not None) or (until is not None and since is None):
             raise CommandError("--recount needs --since, and --since and --until need --recount")
-        for model in self._models(options["model"]):
+        for model in self.models(options["model"]):
             rows = counting.recount(model, since, until or timezone.now()) if since is not None else 0
             done = counting.roll_up(model)
             to = "nothing is logged" if done.counted_to is None else f"counted to {done.counted_to:%F %T} UTC"
             self.stdout.write(f"{model.name}: {rows + done.rows:,} rows, {to}")
-
-    def _models(self, name: str | None) -> list[RegisteredModel]:
-        if name is None:
-            return list(RegisteredModel.objects.all())
-        try:
-            return [lookup.get_model(name)]
-        except VigiaError as error:
-            raise CommandError(error.message) from None
 
 
 def _moment(text: str) -> dt.datetime:

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from predictions.drift import report
 from predictions.models import DriftFinding, DriftReview, Outcome, QualityHour
-from predictions.quality import realised
+from predictions.quality import hourly
 from tests.conftest import Staff
 from tests.predictions.admin.test_log import SCRIPT, answered
 from tests.predictions.watched import HOUR, reviewed, roll, this_hour
@@ -82,7 +82,7 @@ def with_outcomes(version: ModelVersion, count: int) -> None:
         )
         for at, row in enumerate(rows)
     )
-    realised.aggregate_changed_hours(version.registered_model)
+    hourly.aggregate_changed_hours(version.registered_model)
 
 
 # -- the dashboard -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from sklearn.metrics import roc_auc_score
 
 from core.uuid7 import lowest_at
-from predictions.models import ChangedHour, Outcome, Prediction, QualityHour
+from predictions.models import ChangedHour, Lock, Outcome, Prediction, QualityHour
 from predictions.outcomes import matching
 from predictions.quality import hourly, metrics, realised
 from predictions.quality.metrics import Tally
@@ -687,7 +687,7 @@ def test_marking_all_hours_waits_for_recording_without_a_deadlock(churn: ModelVe
 
     def record() -> None:
         with transaction.atomic():
-            matching.lock(model.pk)
+            Lock.OUTCOMES.take(model.pk)
             labelled(late, [False])
             locked.set()
             wait_for_a_blocked_lock()
@@ -719,8 +719,8 @@ def test_an_aggregation_does_not_wait_for_the_lock_beyond_its_time_limit(
     model, locked, done = churn.registered_model, threading.Event(), threading.Event()
 
     def hold_lock() -> None:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [hourly.LOCK, model.pk])
+        with transaction.atomic():
+            Lock.QUALITY.take(model.pk)
             locked.set()
             done.wait(30)
 
@@ -743,7 +743,7 @@ def test_an_aggregation_does_not_wait_for_the_lock_beyond_its_time_limit(
 def test_versions_without_rows_in_a_window_are_not_loaded(churn: ModelVersion) -> None:
     later = train_sample("churn", rows=300)
     labelled(logged(churn, NOON, [True] * 3), [True] * 3)
-    realised.aggregate_changed_hours(churn.registered_model)
+    hourly.aggregate_changed_hours(churn.registered_model)
     read: list[int] = []
 
     def note(instance: ModelVersion, **_: Any) -> None:
