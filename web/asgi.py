@@ -276,7 +276,7 @@ class Application:
         """Ends the waits for commits that take too long."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            prediction_log.writer().look()
+            prediction_log.writer().hand_over_late_write()
             now = self._loop.time()
             for done, (until, _) in list(self._waiting.items()):
                 if until > now:

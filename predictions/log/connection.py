@@ -70,7 +70,10 @@ class Unknown(Exception):
 
 
 class Wire:
-    """One connection to the database, opened when needed and again after it broke. One thread uses it."""
+    """One connection to the database, opened when needed and again after it broke.
+
+    The writer's thread or its loop uses it, never both at once.
+    """
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
@@ -126,9 +129,9 @@ class Wire:
     # -- a write that never waits --------------------------------------------------------------------
 
     def begin(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> int | None:
-        """Sends a write if connection and statement are ready; returns the socket that shows the result.
+        """Sends a write and returns the socket on which the result arrives; `advance` reads the result.
 
-        `advance` reads the result. Returns None, and sends nothing, if only `write` can write the group.
+        Returns None, and sends nothing, if connection or statement is not ready: `write` can write the group.
 
         Raises
         ------
@@ -255,7 +258,7 @@ class Wire:
             if left <= 0:
                 self._cancel()
                 raise psycopg.OperationalError("PostgreSQL did not answer in time")
-            # The server may have to send before it reads on.
+            # The server may have to send before it reads the rest of the statement.
             events = select.POLLIN | select.POLLOUT if self.is_unsent else select.POLLIN
             self._poll.modify(server.socket, events)
             self._poll.poll(left * 1000)

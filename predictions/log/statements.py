@@ -1,6 +1,6 @@
 """The rows of a request on their way into the log, and the INSERT that writes a group of them.
 
-The statement has a parameter for each cell of a few rows, or for each column of many. Ids and JSON texts of
+For a few rows, each cell is a parameter of the statement; for many, each column is one. Ids and JSON texts of
 many rows are arrays in PostgreSQL's binary format.
 """
 
@@ -18,17 +18,16 @@ COLUMNS: Final = (
 )
 _ORIGIN: Final = ("bigint", "bigint", "int", "varchar")
 _TYPES: Final = (*_ORIGIN, "uuid", "json", "jsonb", "float8", "varchar", "jsonb")
-# Measured on PostgreSQL 18: a parameter per cell costs less up to some dozens of rows, a parameter per column
-# beyond.
+# Measured on PostgreSQL 18: for fewer rows a parameter per cell costs less, from here on one per column.
 COLUMNS_FROM_ROWS: Final = 33
-# A statement per number of rows would be planned again for each new number, which made the slowest requests
-# slower. So a group is padded with rows of nulls, which the statement leaves out.
+# With a statement for each number of rows, the slowest requests waited for the planning of a new one. So
+# there are few sizes: rows of nulls fill a group up, and the statement leaves them out.
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 _NO_ROW: Final = (None,) * len(_TYPES)
 NO_WARNINGS: Final = b"[]"
-# PostgreSQL's numbers of the types that are sent in binary, where that costs both sides less than text.
+# PostgreSQL's ids of types. Their columns are sent in binary, which costs both sides less than text.
 _UUID, _JSON, _JSONB = 2950, 114, 3802
-_BINARY: Final = frozenset((4, 5, 6, 9))  # columns, by position in `_TYPES`
+_BINARY: Final = frozenset((4, 5, 6, 9))  # positions of these columns in `_TYPES`
 _ARRAY_HEAD: Final = struct.Struct("!iiiii")
 _SIZE: Final = struct.Struct("!i")
 _NO_SIZE: Final = bytes(_SIZE.size)
@@ -75,7 +74,8 @@ Parameters = tuple[list[bytes | None], list[int] | None]
 class Statement(NamedTuple):
     """A form of the INSERT, which is prepared once for each connection.
 
-    size : rows with a parameter for each cell; 0 for a parameter for each column.
+    size : number of rows, if each cell is a parameter; 0 if each column is one. alike : all rows have the
+        same origin. claimed : the INSERT also stores claims.
     """
 
     size: int
@@ -127,8 +127,9 @@ class Statement(NamedTuple):
         ]
         if claims:
             values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
-            texts_of = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
-            values += [_array([text.encode() for text in texts]) for texts in zip(*texts_of, strict=True)]
+            rows_of_texts = [(claim.key, claim.request_sha256, claim.answer) for claim in claims]
+            columns = zip(*rows_of_texts, strict=True)
+            values += [_array([text.encode() for text in texts]) for texts in columns]
             values.append(b"%d" % claims[0].hours)
         return values, [int(at - 1 in _BINARY) for at in range(len(values))]
 
@@ -161,7 +162,7 @@ def _statement_of_cells(size: int) -> str:
 def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
     """Returns the INSERT for any number of rows. Its parameters: the generation, the columns, the claims.
 
-    A column is an array, or null if no row has a value; with `alike` those of the origin are one value each.
+    A column is an array, or null if no row has a value. With `alike`, each column of the origin is one value.
     """
     shown, arrays, names = [], [], []
     for at, kind in enumerate(_TYPES):
@@ -207,7 +208,7 @@ def _escaped(cell: bytes) -> bytes:
 
 
 def _ids_array(ids: Sequence[bytes]) -> bytes:
-    """Returns UUIDs as an array in binary. Raises `ValueError` for another text."""
+    """Returns UUIDs as an array in binary. Raises `ValueError` for a text that is no UUID."""
     size = _SIZE.pack(16).hex().encode()
     digits = (size + size.join(ids)).translate(None, b"-").decode()
     return _ARRAY_HEAD.pack(1, 0, _UUID, len(ids), 1) + bytes.fromhex(digits)
@@ -226,7 +227,7 @@ def _lines_array(lines: bytes) -> bytes:
 
 
 def _jsonb_array(cells: Sequence[bytes | None] | None) -> bytes | None:
-    """Returns JSON texts as an array in binary (each follows the version of the format); None for none."""
+    """Returns JSON texts as an array in binary, each after jsonb's version number; None for no array."""
     if cells is None:
         return None
     sized: dict[bytes | None, bytes] = {

@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 GROUP_ROWS: Final = 512
 """Rows per statement, unless one request has more: a small request must not wait for many large ones."""
 GATHER_TURNS: Final = 4
-"""Turns of the event loop between a result and the next group, which wait for no time: requests that the loop
-is reading join the group. At 16 connections this halves PostgreSQL's work for a row."""
+"""Turns of the event loop between a result and the next group. A turn does not sleep; requests that the loop
+reads meanwhile join the group. At 16 connections this saves a third of PostgreSQL's time for a row."""
 LOOP_SECONDS: Final = 1.0
 """Seconds after which the thread takes over a write of the event loop."""
 IDLE_SECONDS: Final = 0.25
@@ -59,7 +59,8 @@ class Entry:
     ----------
     rows : the rows of the request.
     generation : at which the answers were computed (see `training.serving.routing`).
-    done : called once with the entry, in the writer's thread or loop; its `error` is None if it is committed.
+    done : called once with the entry, in the writer's thread or loop. `error` is then None if the rows are
+        committed.
     """
 
     rows: LogRows
@@ -92,7 +93,7 @@ class Entry:
 
 @dataclass(slots=True)
 class InLoop:
-    """A group that the event loop writes. until : monotonic seconds, after which the thread waits for it."""
+    """A group that the event loop writes. until : monotonic seconds, after which the thread takes it over."""
 
     group: list[Entry]
     until: float
@@ -104,7 +105,7 @@ def _raise(error: Exception) -> None:
 
 
 class Writer:
-    """Group commit: a bounded queue, and a thread that empties it into the database.
+    """Group commit: a bounded queue, which a thread and an event loop empty into the database.
 
     Attributes
     ----------
@@ -127,7 +128,7 @@ class Writer:
         self._is_busy = False  # whether the thread has taken a group
         self._loop: asyncio.AbstractEventLoop | None = None
         self._in_loop: InLoop | None = None
-        self._turns = 0  # of the loop until it takes the next group
+        self._turns = 0  # turns of the loop until it takes the next group
         self._handed_over: tuple[list[Entry], Callable[[], None] | None] | None = None
         self._one_holder = threading.Lock()
 
@@ -221,10 +222,10 @@ class Writer:
     # -- the event loop ----------------------------------------------------------------------------
 
     def write_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Lets this event loop send small groups itself. It never waits; what it cannot do, the thread does.
+        """Lets this event loop send small groups itself. It never waits: the thread does everything else.
 
-        Two threads that wake each other for every group change places on the processor, and every group is
-        then as small as the requests of one turn of the loop.
+        If loop and thread wake each other for every group, each wake-up costs two changes of threads, and a
+        group holds only the requests of one turn of the loop.
         """
         self._loop = loop
 
@@ -269,7 +270,7 @@ class Writer:
         except Exception as error:
             self._hand_over(partial(_raise, error))
             return
-        self._turns = GATHER_TURNS  # before the thread could take the queue
+        self._turns = GATHER_TURNS  # set before `_writing` is free, so that the thread leaves the queue alone
         group = self._leave_loop()
         self._writing.release()
         self._count(group)
@@ -298,17 +299,17 @@ class Writer:
             self._loop.remove_reader(socket)
         return group
 
-    def _hand_over(self, outcome: Callable[[], None] | None) -> None:
-        """Gives the loop's group to the thread, which writes it (None), or waits for its outcome or error."""
+    def _hand_over(self, finish: Callable[[], None] | None) -> None:
+        """Gives the loop's group to the thread, which writes it, or calls `finish`: it waits or raises."""
         with self._changed:  # the thread must not take another group first: it would wait for `_writing`
-            self._handed_over = self._leave_loop(), outcome
-            if outcome is None:
+            self._handed_over = self._leave_loop(), finish
+            if finish is None:
                 self._writing.release()
             self._start_thread()
             self._changed.notify()
 
-    def look(self) -> None:
-        """Hands a write that takes long over to the thread, which can wait and cancel. Runs in the loop."""
+    def hand_over_late_write(self) -> None:
+        """Gives a write that takes long to the thread, which can wait and cancel. Runs in the loop."""
         if self._in_loop is not None and self._in_loop.until < time.monotonic():
             self._hand_over(self._wire.finish)
 
@@ -335,10 +336,10 @@ class Writer:
                     self._changed.wait()
                 self._is_busy = True
                 if self._handed_over is not None:
-                    (group, outcome), self._handed_over = self._handed_over, None
+                    (group, finish), self._handed_over = self._handed_over, None
                 else:
-                    group, outcome = self._take(), None
-            self._write(group, outcome)
+                    group, finish = self._take(), None
+            self._write(group, finish)
 
     def _take(self, most_rows: int = GROUP_ROWS) -> list[Entry]:
         """Returns the next group: entries in order, all of one generation."""
@@ -353,8 +354,8 @@ class Writer:
         self.waiting_rows -= rows
         return group
 
-    def _write(self, group: list[Entry], outcome: Callable[[], None] | None) -> None:
-        error = self._attempt(group, outcome)
+    def _write(self, group: list[Entry], finish: Callable[[], None] | None) -> None:
+        error = self._attempt(group, finish)
         if len(group) > 1 and isinstance(error, (NotStorable, AlreadyAnswered)):
             # One row that PostgreSQL cannot store, or one taken key, must not fail the other entries.
             for entry in group:
@@ -363,20 +364,20 @@ class Writer:
         for entry in group:
             entry.release(error)
 
-    def _attempt(self, group: list[Entry], outcome: Callable[[], None] | None = None) -> Exception | None:
-        """Writes a group, or waits for the `outcome` of a group that the loop has sent."""
+    def _attempt(self, group: list[Entry], finish: Callable[[], None] | None = None) -> Exception | None:
+        """Writes a group; if the loop has sent it, calls `finish` instead. Returns the error, if any."""
         first = group[0]
         rows = [entry.rows for entry in group]
         claims = [entry.claim for entry in group if entry.claim is not None]
-        if outcome is None and time.monotonic() < self._unreachable_until:
+        if finish is None and time.monotonic() < self._unreachable_until:
             self.failures["unreachable"] += 1
             return LogUnavailable()
         try:
-            if outcome is None:
+            if finish is None:
                 self._writing.acquire()
-                outcome = partial(self._wire.write, rows, first.generation, claims=claims)
+                finish = partial(self._wire.write, rows, first.generation, claims=claims)
             try:
-                outcome()
+                finish()
             finally:
                 self._writing.release()
         except connection.NotWritten as refused:

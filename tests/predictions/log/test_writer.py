@@ -374,7 +374,7 @@ def in_loop(writer: Writer, *groups: list[Entry]) -> list[Exception | None]:
             until = time.monotonic() + 20
             while not all(each.is_released for each in group) and time.monotonic() < until:
                 await asyncio.sleep(0.005)
-                writer.look()
+                writer.hand_over_late_write()
 
     asyncio.run(run())
     assert all(each.is_released for group in groups for each in group)
