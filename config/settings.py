@@ -100,11 +100,11 @@ DATABASES["default"]["OPTIONS"] = {
     # If PostgreSQL cannot be reached, a prediction is refused with 503 and does not wait.
     "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 5),
     "application_name": "vigia",
-    # It waits neither for a lock nor for a server that stops acknowledging for longer than this
-    # (milliseconds).
+    # Milliseconds that a statement waits for a lock, and a connection for a server that acknowledges
+    # nothing.
     "options": "-c lock_timeout=10000",
     "tcp_user_timeout": 10_000,
-    # A connection that only waits also detects a server that disappears.
+    # With keepalives, an idle connection detects that the server has disappeared.
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,

@@ -41,7 +41,7 @@ class PeriodicThread:
             connection.close()
 
     def close(self, seconds: float | None = None, *, again: bool = False) -> None:
-        """Ends the thread and waits for it, at most `seconds`. again : with a last call of `work`."""
+        """Ends the thread and waits for it, at most `seconds`. With `again`, it calls `work` a last time."""
         self._again = again
         self._closing.set()
         self._thread.join(seconds)

@@ -25,7 +25,7 @@ from local.terminal import complain, last_lines, say
 
 OLDEST = (3, 11)
 OLDEST_PIP = (22, 3)  # supports --python, so that the new environment needs no pip
-QUICK_PIP = (23, 3)  # an older one compares every file of an index with every tag, which takes seconds
+QUICK_PIP = (23, 3)  # an older pip compares every file on a package's page with every tag, for seconds
 # Each module is compiled when it is first imported; a third of all modules ever is.
 OPTIONS = ("--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps", "--no-compile")
 PARTS = min(2, os.cpu_count() or 1)
@@ -79,7 +79,7 @@ def install(venv: Path, requirements: Path, log: Path) -> Path | None:
 
 
 def run_pips(pip: list[str], parts: list[str], log: Path) -> Path | None:
-    """Installs each part with a pip of its own, all at once. Returns the log of one that failed, or None."""
+    """Installs each part with a pip of its own, all at once. Returns the log of a failed pip, or None."""
     logs = []
     with tempfile.TemporaryDirectory() as directory:
         running: list[subprocess.Popen[bytes]] = []

@@ -14,7 +14,7 @@ RENAMED = {"Watch": "MonitoringConfig"}
 
 
 class _OldPlace(ModuleType):
-    """A module that takes its names from the library, with a warning that holds today's import line."""
+    """A module that takes its names from the library and warns with the new import line."""
 
     def __getattr__(self, name: str) -> Any:
         today = RENAMED.get(name, name)

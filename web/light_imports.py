@@ -31,9 +31,9 @@ def replaced(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
 
 
 def lazy(name: str) -> ModuleType:
-    """Returns a stand-in that imports the module when somebody first uses one of its attributes.
+    """Returns a stand-in that imports the module at the first use of one of its attributes.
 
-    `importlib.util.LazyLoader` would load it already when another module imports it a second time.
+    `importlib.util.LazyLoader` would load the module as soon as a second module imports it.
     """
 
     def attribute(wanted: str) -> Any:

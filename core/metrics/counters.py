@@ -1,6 +1,6 @@
-"""Counts events in Prometheus' client, which keeps a process' numbers in the files of its role's directory.
+"""Counts events in Prometheus' client, which keeps a process's numbers in files under its role's directory.
 
-Counting a prediction costs 4 of the 200 µs of processor time that an answer takes; see
+Counting takes some 5 of the 200 µs of processor time of a prediction; see
 docs/decisions/0017-what-the-metrics-cost.md.
 """
 
@@ -40,10 +40,10 @@ class Answering(Protocol):
 
 
 class Instruments:
-    """Prometheus' objects for the metrics that this process has touched.
+    """Prometheus' objects for the metrics that this process has counted.
 
     The client reads its directory when it is imported, which must follow `multiprocess_dir.begin`. A metric
-    is created with its first value, because one without labels shows 0 from then on."""
+    is created with its first value, because a metric without labels shows 0 as soon as it exists."""
 
     def __init__(self) -> None:
         import prometheus_client
@@ -78,7 +78,7 @@ class Instruments:
             return self._client.Counter(*described, registry=self.registry)
         if known.kind == "histogram":
             return self._client.Histogram(*described, registry=self.registry, buckets=BOUNDS)
-        # livesum: the sum over running processes.
+        # livesum adds the values of the running processes.
         return self._client.Gauge(*described, registry=self.registry, multiprocess_mode="livesum")
 
 

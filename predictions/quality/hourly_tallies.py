@@ -69,7 +69,7 @@ class _Version:
 
 
 class _Versions(dict[int, _Version]):
-    """A model may have thousands of versions with long schemas: only those with outcomes are loaded."""
+    """Version id -> version, loaded on first use, because a model may have thousands with long schemas."""
 
     def __missing__(self, version_id: int) -> _Version:
         version = ModelVersion.objects.get(pk=version_id)
@@ -153,7 +153,7 @@ def _numbers(values: Iterable[Any]) -> Floats:
 
 
 def _places(values: Iterable[Any], classes: Sequence[Any]) -> npt.NDArray[np.int64]:
-    """Returns the place of each value among two classes; -1 for other JSON, such as 1 in place of true."""
+    """Returns the place of each value among two classes; -1 for another JSON value: 1 is not true."""
     places, kind = {each: place for place, each in enumerate(classes)}, type(classes[0])
     return np.array([places.get(each, -1) if type(each) is kind else -1 for each in values])
 

@@ -89,7 +89,9 @@ class _Quality:
             self._center = float(truth.mean())
         self._add(sums.regression_terms(truth, predicted, self._center))
 
-    def add_two(self, positive: npt.NDArray[np.bool_], score: Floats, decided: npt.NDArray[np.bool_]) -> None:
+    def add_binary(
+        self, positive: npt.NDArray[np.bool_], score: Floats, decided: npt.NDArray[np.bool_]
+    ) -> None:
         self._add(sums.binary_terms(positive, score, decided))
         self._positives.add(score[positive])
         self._negatives.add(score[~positive])
@@ -245,14 +247,14 @@ class ReplayAccumulator:
                 quality.add_values(numbers, number)
             elif self.task == "binary":
                 positive = self._labels[classes[1]]
-                quality.add_two(self._labels.of(actuals) == positive, number, label[known] == positive)
+                quality.add_binary(self._labels.of(actuals) == positive, number, label[known] == positive)
             else:
                 quality.add_labels(self._labels.of(actuals), label[known])
 
     # -- the result --------------------------------------------------------------------------------
 
     def summary(self) -> Summary:
-        """Returns the result."""
+        """Returns the result of the rows so far."""
         parts, labels = self._parts.values(), list(self._labels)
         answered = sum(part.answered for part in parts)
         is_regression = self.task == "regression"

@@ -1,7 +1,7 @@
 """Hours of a model's log, by which rollups and realised quality are kept.
 
-The figures of an hour stay if the log holds no row of it any more, or its month was removed: a row that
-arrives later does not stand for the hour.
+The figures of an hour stay when the log holds no row of the hour any more, or when its month was removed: a
+row that is added later must not replace them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def floor(moment: dt.datetime, step: dt.timedelta = HOUR) -> dt.datetime:
 
 
 def ceiling(moment: dt.datetime, step: dt.timedelta = HOUR) -> dt.datetime:
-    """Returns the end of the step that ends at `moment` or after it."""
+    """Returns the end of the first step that ends at `moment` or later."""
     return EPOCH - (EPOCH - moment) // step * step
 
 
@@ -55,5 +55,5 @@ def is_removed(hour: dt.datetime) -> bool:
 
 
 def is_in_log(model_id: int, hour: dt.datetime) -> bool:
-    """Returns whether the log holds an hour of the model."""
+    """Returns whether the log holds rows of an hour of the model, and its month was not removed."""
     return logged(model_id, lowest_at(hour), end(hour)).exists() and not is_removed(hour)

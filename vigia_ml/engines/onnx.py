@@ -45,7 +45,7 @@ class OnnxEngine:
         Exception : any error of ONNX Runtime on bytes that are not a model.
         """
         session = onnxruntime.InferenceSession(artifact, _options(), providers=["CPUExecutionProvider"])
-        # The wrapper keeps the bytes, to build the session again for another provider; there is none.
+        # The session keeps the bytes to change its execution provider later, which never happens here.
         session._model_bytes = None
         if session.get_modelmeta().custom_metadata_map.get(CODING) != fingerprint(schema):
             raise ValueError("the engine was compiled for other columns or levels than the version's schema")

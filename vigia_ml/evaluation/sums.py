@@ -1,9 +1,9 @@
 """The sufficient statistics of labelled rows, and the metrics that follow from them.
 
-The terms of single rows add up to sums, and the sums of parts to those of the whole: of resamples and slices
-(`weighted_metrics`), of the pieces of a replay, and of hours, for which PostgreSQL computes the sums of the
-same names (`predictions.quality.hourly_tallies`). Sums have any shape (...), metrics have the same one; an
-undefined metric is NaN.
+The terms of single rows add up to sums, and the sums of parts to the sums of the whole. Resamples and slices
+(`weighted_metrics`) and the pieces of a replay use the terms below; hours have sums of the same names
+(`predictions.quality.hourly_tallies`). Sums have any shape (...), metrics have the same shape; an undefined
+metric is NaN.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def area(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Floats:
     It is the share of (positive, negative) pairs in which the positive has the higher score, ties count half
     (Mann and Whitney 1947). NaN without pairs. Scores that share a bin count as ties.
     """
-    above, beside = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
-    below = np.cumsum(beside, axis=-1) - beside
-    won = ((below + beside / 2) * above).sum(axis=-1)
-    return ratio(won, above.sum(axis=-1) * beside.sum(axis=-1))
+    positive, negative = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
+    below = np.cumsum(negative, axis=-1) - negative
+    won = ((below + negative / 2) * positive).sum(axis=-1)
+    return ratio(won, positive.sum(axis=-1) * negative.sum(axis=-1))
 
 
 def class_rows(answer: Codes, actual: Codes, rows: npt.ArrayLike) -> tuple[Rows, Rows, Rows]:
@@ -82,7 +82,8 @@ def by_class(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
 
     Parameters
     ----------
-    hits, answered, happened : rows (..., k) that were predicted rightly, predicted, and actual.
+    answered : rows (..., k) that were predicted as the class. happened : rows whose actual value is the class.
+    hits : rows that are both.
     """
     return {
         "precision": ratio(hits, answered, empty=0.0),
@@ -102,8 +103,8 @@ def macro(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
 
 
 def regression_terms(truth: Floats, predicted: Floats, center: float) -> Terms:
-    """Returns the terms of n rows: rows: 1; absolute and square of the error; share: |error| / |truth| of the
-    `share_rows`, whose truth is not 0; z1, z2: truth - center and its square.
+    """Returns the terms of n rows: rows: 1; absolute, square: of the error; share_rows: 1 if the truth is not
+    0; share: |error| / |truth| of these rows, else 0; z1, z2: truth - center and its square.
 
     Parameters
     ----------

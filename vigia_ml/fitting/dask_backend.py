@@ -72,10 +72,10 @@ def connected(address: str) -> Iterator[int]:
 
 
 def _watch(client: Any, ended: threading.Event, workers_lost: threading.Event) -> None:
-    """Closes the client when the cluster has lost its workers; this cancels the call of joblib."""
+    """Closes the client when the cluster has lost its workers, which cancels joblib's call."""
     seen = time.monotonic()
     while not ended.wait(LOOK_SECONDS):
-        with suppress(Exception):  # of a client without its scheduler; joblib reports that loss
+        with suppress(Exception):  # a client without its scheduler raises; joblib reports that loss
             if client.scheduler_info()["workers"]:
                 seen = time.monotonic()
             elif time.monotonic() - seen > WORKERS_SECONDS:

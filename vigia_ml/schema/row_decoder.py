@@ -98,8 +98,8 @@ class Rows:
 class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
-    ranges : see `vigia_ml.schema.value_checks.ranges`. open : position of a category that accepts any level,
-    but whose training levels are known -> the column.
+    ranges : see `vigia_ml.schema.value_checks.ranges`. open : (position, column) of each category that
+    accepts any level but whose training levels are known.
     """
 
     def __init__(self, schema: DatasetSchema) -> None:
@@ -130,8 +130,8 @@ class CompiledSchema:
         for spelling in self._spellings:
             try:
                 decoded, keys, fields = spelling.decode(body, single=single)
-                # If no name stands twice, the body has as many colons as the rows have fields, or more: one
-                # inside a text counts as well.
+                # A field that stands twice gives the body more colons than the rows have fields. So does a
+                # colon within a text; then `DatasetSchema.read` decides.
                 if not 0 < len(decoded) <= most or _colons(body) != fields:
                     return None
                 values, coded = self._read(decoded)
@@ -222,7 +222,7 @@ class _Spelling:
         self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
         self._all_fields = _decoders(fields, renamed)
-        # Rows without a key are usual; their structs hold nothing but the columns.
+        # Most rows have no key; their structs hold the columns alone.
         plain = key == KEY_FIELD and not others
         self._columns_alone = _decoders(columns, renamed) if plain else None
 

@@ -47,7 +47,7 @@ class Command(BaseCommand):
             "--web-may-start",
             type=Path,
             metavar="FILE",
-            help="create FILE as soon as web processes can start; the first versions are still trained then",
+            help="file to create as soon as web processes can start, which is before the first trainings",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -85,7 +85,7 @@ class Command(BaseCommand):
             announcement.touch()
 
     def _create_accounts(self) -> tuple[str, str]:
-        """Returns the admin's password and the client's key, and creates what is missing of them."""
+        """Creates the admin and the client key if they are missing; returns the password and the key."""
         return self._admin(), self._client_key()
 
     def _profile_active(self) -> None:

@@ -260,8 +260,8 @@ class Graph:
         if self._read:
             inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, len(self._read)]))
             metadata = metadata | {READ: texts.to_json(self._read)}
-        # One function holds all nodes. ONNX Runtime keeps the nodes of a graph as they were read beside those
-        # that it runs, which doubles the memory of a forest; a function is released once it is inlined.
+        # One function holds all nodes. ONNX Runtime keeps two copies of a graph's nodes, as read and as run,
+        # which doubles the memory of a forest; it releases a function once the function is inlined.
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)]
         values = [*(each.name for each in inputs), *self.constants]
         function = helper.make_function(DOMAIN, FUNCTION, values, [output], self.nodes, opsets)
