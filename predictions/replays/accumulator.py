@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from predictions.replays.distributions import Histogram, Shift, probabilities, psi, shift, values
+from predictions.replays.distributions import Histogram, Shift, probability_edges, psi, shift, value_edges
 from predictions.replays.rescoring import Answers
 from predictions.replays.summary import UNUSABLE, WORST, Labelled, Logged, Part, Summary
 from vigia_ml.evaluation import sums
@@ -81,7 +81,7 @@ class _Quality:
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._center: float | None = None
-        self._positives, self._negatives = Histogram(probabilities()), Histogram(probabilities())
+        self._positives, self._negatives = Histogram(probability_edges()), Histogram(probability_edges())
         self._pairs: Counter[tuple[int, int]] = Counter()
 
     def add_values(self, truth: Floats, predicted: Floats) -> None:
@@ -133,8 +133,8 @@ class ReplayAccumulator:
         self._parts: dict[int, _Part] = {}
         self._labels = _LabelCodes()
         self._moves: Counter[tuple[int, int]] = Counter()
-        edges = values() if task == "regression" else probabilities()
-        self._before, self._after, self._change = Histogram(edges), Histogram(edges), Histogram(values())
+        edges = value_edges() if task == "regression" else probability_edges()
+        self._before, self._after, self._change = Histogram(edges), Histogram(edges), Histogram(value_edges())
         self._beyond = np.zeros(len(BEYOND), dtype=np.int64)
         self._worst: list[dict[str, Any]] = []
         self._labelled = 0

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
 GROWTH: Final = 1.01
-FINE_GROWTH: Final = 1.001  # of probabilities, so that few of different rows share a bin
+FINE_GROWTH: Final = 1.001  # for probabilities, so that few different probabilities share a bin
 SMALLEST: Final = 1e-12  # a smaller absolute value counts as zero
 LARGEST: Final = 1e308
 SHOWN_BINS: Final = 20
@@ -38,22 +38,22 @@ def _growing(largest: float, factor: float) -> Floats:
 _SHOWN: Final = np.arange(1, SHOWN_BINS) / SHOWN_BINS
 
 
-@cache  # the edges take megabytes, and a web process counts nothing
-def values() -> Floats:
+@cache  # built on first use: the edges take megabytes, and a web process needs none
+def value_edges() -> Floats:
     """Returns edges for any numbers."""
     sizes = _growing(LARGEST, GROWTH)
     return np.concatenate([-sizes[::-1], sizes])
 
 
 @cache
-def probabilities() -> Floats:
-    """Returns edges for [0, 1], as fine at 1 as at 0: the probabilities of a rare class crowd at an end."""
+def probability_edges() -> Floats:
+    """Returns edges for [0, 1], finest near 0 and 1, where the probabilities of a rare class are."""
     small = _growing(0.5, FINE_GROWTH)
     return np.unique(np.concatenate([small, _SHOWN, 1.0 - small]))
 
 
 class Histogram:
-    """Counts of numbers between ascending edges (k,): bin b holds those with b edges at or below them."""
+    """Counts of numbers between ascending edges (k,): a number is in bin b if b edges are at or below it."""
 
     def __init__(self, edges: Floats) -> None:
         self.edges = edges
@@ -69,7 +69,7 @@ class Histogram:
         return int(self.counts.sum())
 
     def bin_of(self, share: float) -> int:
-        """Returns the bin of a quantile: the first with at least this share in or below it."""
+        """Returns the bin of a quantile: the first bin at or below which this share of the rows lies."""
         return int(np.searchsorted(np.cumsum(self.counts), share * self.rows))
 
     def quantile(self, share: float) -> float | None:
@@ -79,7 +79,7 @@ class Histogram:
         return float(low / 2 + high / 2) if self.rows else None
 
     def between(self, bins: Whole) -> Whole:
-        """Returns the rows (k,) from each of these bins (k - 1,), exclusive, to the next, inclusive."""
+        """Returns the rows (k,) of the parts that these bins (k - 1,) divide; each bin ends a part."""
         return np.diff(np.cumsum(self.counts)[bins], prepend=0, append=self.rows)
 
 
@@ -90,8 +90,8 @@ class Shift:
     bounds : inner bounds (k - 1,) of the bins shown; empty if the bins are labels.
     labels : names of the k bins. before, after : rows in each bin.
     psi : population stability index, sum of (a - b) ln(a / b) over the shares of `psi_bounds`' bins (Siddiqi,
-        Credit Risk Scorecards, 2006); these bins are tenths of the distribution before, a bin in which
-        several tenths end is its own bin, and an empty bin counts as `SMALLEST_SHARE`.
+        Credit Risk Scorecards, 2006). These bins are tenths of the distribution before. A bin in which
+        several tenths end stays a bin of its own. An empty bin has the share `SMALLEST_SHARE`.
     ks : Kolmogorov and Smirnov's largest distance of the two distribution functions, at the edges;
         None for labels, which have no order.
     """
@@ -110,7 +110,7 @@ def shift(before: Histogram, after: Histogram) -> Shift:
 
     The bins shown divide [0, 1] for probabilities, else the range from the 1 % to the 99 % quantile.
     """
-    unit = before.edges is probabilities()
+    unit = before.edges is probability_edges()
     shown, tenths = _shown_bins(before, after), _tenths(before)
     return Shift(
         labels=_names(_upper(before, shown), unit=unit),
@@ -140,7 +140,7 @@ def _upper(histogram: Histogram, bins: Whole) -> list[float]:
 
 
 def _tenths(histogram: Histogram) -> Whole:
-    """Returns the bins in which tenths end, and the bin before each one in which several tenths end."""
+    """Returns the bins in which tenths end, and the bin before each bin in which several tenths end."""
     ends = [histogram.bin_of(step / PSI_BINS) for step in range(1, PSI_BINS)] if histogram.rows else []
     bins, times = np.unique(np.array(ends, dtype=np.int64), return_counts=True)
     bins = np.union1d(bins, bins[times > 1] - 1)
@@ -148,7 +148,7 @@ def _tenths(histogram: Histogram) -> Whole:
 
 
 def _shown_bins(before: Histogram, after: Histogram) -> Whole:
-    if before.edges is probabilities():
+    if before.edges is probability_edges():
         return np.searchsorted(before.edges, _SHOWN)
     ends = [each.quantile(share) for each in (before, after) for share in (0.01, 0.99)]
     known = [end for end in ends if end is not None]

@@ -44,8 +44,8 @@ from vigia_ml.evaluation.outputs import label_text
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
 
 PIECE: Final = 5_000
-"""Rows per transaction, which takes a twentieth of a second and a few megabytes for any size of an hour. In a
-web process, a piece stops the other threads for a few milliseconds while it is decoded."""
+"""Rows per transaction, which takes a twentieth of a second and a few megabytes however large the hour is. In
+a web process, decoding a piece stops the other threads for a few milliseconds."""
 SPARE: Final = dt.timedelta(seconds=10)
 CLOSING: Final = dt.timedelta(minutes=5)
 """Time after an hour's end when it is compared with the log and closed."""
@@ -109,7 +109,7 @@ def roll_up(
     began, rows = time.monotonic(), 0
     now = now or database_now()  # read once: the mark of the current hour would move for ever
     mark = lowest_at(now - lag() if until is None else min(until, now - lag()))
-    with _begin(model.pk):
+    with _locked(model.pk):
         _forget_future_marks(model.pk, now)
     while (done := _step(model.pk, mark, now)) is not None:
         rows += done
@@ -150,7 +150,7 @@ def recount(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -> i
         return roll_up(model).rows
     rows, mark = 0, lowest_at(database_now() - lag())
     for hour in _hours_with_rows(model.pk, since, min(until, newest + HOUR)):
-        with _begin(model.pk):
+        with _locked(model.pk):
             rows += _recount_hour(model.pk, hour, mark)
         while (more := _step(model.pk, mark)) is not None:
             rows += more
@@ -170,7 +170,8 @@ def counted_to(model: RegisteredModel) -> dt.datetime | None:
 
 
 @contextmanager
-def _begin(model_id: int) -> Iterator[None]:
+def _locked(model_id: int) -> Iterator[None]:
+    """Opens a transaction that holds the lock on the model's rollups."""
     with transaction.atomic(durable=True):
         Lock.ROLLUPS.take(model_id)
         yield
@@ -183,7 +184,7 @@ def _forget_future_marks(model_id: int, now: dt.datetime) -> None:
 
 def _step(model_id: int, mark: uuid.UUID, now: dt.datetime | None = None) -> int | None:
     """Commits one piece of the work; returns the rows counted, or None if there is nothing to do."""
-    with _begin(model_id):
+    with _locked(model_id):
         return _next(model_id, mark, now)
 
 

@@ -84,10 +84,12 @@ def expected(
     truth = {each: np.array(values)[there] for each, values in held.truth.items()}
     if task == "regression":
         reason = _too_far(answered, held.bins)
-        metrics: Callable[[Counted], dict[str, float]] = partial(_of_errors, reference=reference, truth=truth)
+        metrics: Callable[[Counted], dict[str, float]] = partial(
+            _regression_metrics, reference=reference, truth=truth
+        )
     else:
         reason = miscalibrated(reference.counts, reference.totals, truth["hits"])
-        metrics = partial(_of_two, threshold=threshold) if task == "binary" else _of_more
+        metrics = partial(_binary_metrics, threshold=threshold) if task == "binary" else _multiclass_metrics
     if reason:
         return Expected(method, {}, {}, rows, reason)
     return Expected(method, metrics(answered), metrics(reference), rows)
@@ -124,7 +126,7 @@ def miscalibrated(rows: Whole | Floats, totals: Floats, hits: Floats) -> str:
     )
 
 
-def _of_two(answers: Counted, threshold: float | None) -> dict[str, float]:
+def _binary_metrics(answers: Counted, threshold: float | None) -> dict[str, float]:
     """Returns the metrics of two classes if each bin has the share of positive rows that it predicts."""
     positive, rows = answers.totals, answers.rows
     negative = answers.counts - positive
@@ -155,7 +157,7 @@ def _decided(positive: Floats, negative: Floats, predicted: npt.NDArray[np.bool_
     }
 
 
-def _of_more(answers: Counted) -> dict[str, float]:
+def _multiclass_metrics(answers: Counted) -> dict[str, float]:
     """Returns the accuracy of several classes: the mean logged probability of the predicted class."""
     return {"accuracy": float(answers.totals.sum() / answers.rows)}
 
@@ -164,13 +166,16 @@ def _of_more(answers: Counted) -> dict[str, float]:
 
 
 def _too_far(answers: Counted, bins: Bins) -> str:
+    """Returns the reason for not using the hold-out's errors; empty if they apply."""
     outside = float(answers.counts[list(bins.outside)].sum()) / answers.rows
     if outside <= MOST_OUTSIDE:
         return ""
     return f"{100 * outside:.0f} % of the predictions lie outside the hold-out's range: errors unknown."
 
 
-def _of_errors(answers: Counted, reference: Counted, truth: Mapping[str, Floats]) -> dict[str, float]:
+def _regression_metrics(
+    answers: Counted, reference: Counted, truth: Mapping[str, Floats]
+) -> dict[str, float]:
     """Returns mae and rmse, in the target's unit, if each bin has its mean errors on the hold-out."""
     some = np.flatnonzero(reference.counts > 0)
     places = np.arange(len(reference.counts))

@@ -82,8 +82,8 @@ def by_class(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
 
     Parameters
     ----------
-    answered : rows (..., k) that were predicted as the class. happened : rows whose actual value is the class.
-    hits : rows that are both.
+    answered : rows (..., k) that were predicted as the class. happened : rows whose actual value is the
+        class. hits : rows that are both.
     """
     return {
         "precision": ratio(hits, answered, empty=0.0),

@@ -219,7 +219,7 @@ def test_bins_hold_numbers_between_their_edges() -> None:
     rng = np.random.default_rng(2)
     unit = np.concatenate([rng.random(500), np.arange(0, 1001) / 1000])
     wide = np.concatenate([rng.normal(size=500) * 10.0 ** rng.integers(-9, 9, 500), [0.0, -1e-13, 1e300]])
-    for edges, numbers in ((distributions.probabilities(), unit), (distributions.values(), wide)):
+    for edges, numbers in ((distributions.probability_edges(), unit), (distributions.value_edges(), wide)):
         assert (np.diff(edges) > 0).all()
         for number in numbers.tolist():
             counts = Histogram(edges)
@@ -233,7 +233,7 @@ def test_bins_hold_numbers_between_their_edges() -> None:
 def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
     rng = np.random.default_rng(3)
     before, after = rng.normal(300_000, 80_000, 4_000), rng.normal(320_000, 90_000, 3_000)
-    counted = [Histogram(distributions.values()), Histogram(distributions.values())]
+    counted = [Histogram(distributions.value_edges()), Histogram(distributions.value_edges())]
     for counts, numbers in zip(counted, (before, after), strict=True):
         for piece in np.array_split(numbers, 7):
             counts.add(piece)
@@ -258,7 +258,7 @@ def test_quantiles_and_distances_match_those_of_the_numbers() -> None:
 @pytest.mark.parametrize("heavy", [0.0, 0.4, 1.0])
 def test_a_missing_frequent_answer_is_a_large_shift(heavy: float) -> None:
     rng = np.random.default_rng(12)
-    before, after = Histogram(distributions.probabilities()), Histogram(distributions.probabilities())
+    before, after = Histogram(distributions.probability_edges()), Histogram(distributions.probability_edges())
     before.add(np.where(rng.random(2_000) < 0.95, heavy, rng.random(2_000)))
     after.add(rng.uniform(0.002, 0.998, 600)[:500])
     distance = shift(before, after)
@@ -266,13 +266,14 @@ def test_a_missing_frequent_answer_is_a_large_shift(heavy: float) -> None:
 
 
 def test_equal_distributions_have_no_shift() -> None:
-    counts = Histogram(distributions.probabilities())
+    counts = Histogram(distributions.probability_edges())
     counts.add(np.array([0.1, 0.1, 0.9]))
     distance = shift(counts, counts)
     assert (distance.psi, distance.ks) == (0.0, 0.0)
-    empty = shift(Histogram(distributions.probabilities()), Histogram(distributions.probabilities()))
+    empty = shift(Histogram(distributions.probability_edges()), Histogram(distributions.probability_edges()))
     assert (empty.psi, empty.ks, sum(empty.before)) == (None, None, 0)
-    assert shift(Histogram(distributions.values()), Histogram(distributions.values())).labels == ["all"]
+    empty = shift(Histogram(distributions.value_edges()), Histogram(distributions.value_edges()))
+    assert empty.labels == ["all"]
 
 
 # -- rows of another schema ----------------------------------------------------------------------------
