@@ -136,7 +136,7 @@ class Services:
         for name, service in list(self.services.items()):
             if service.again_at is not None:
                 if now >= service.again_at:
-                    # So that its port is free and no job runs on.
+                    # The ended process may have left others, which hold its port or run a job.
                     self._end(service.child)
                     self._end_check(service)
                     self._start(name, service.deaths)

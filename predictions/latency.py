@@ -1,8 +1,8 @@
 """Latency of prediction requests by model and hour, stored in the database for the admin.
 
-Prometheus keeps the same histogram at a finer grain for its configured retention; the dashboard reads this
-table, so it works without Prometheus, and it covers all machines and restarts. Each process adds what its
-histogram has counted every `WRITE_SECONDS`.
+Prometheus keeps the same histogram at a finer grain for its configured retention. The dashboard reads this
+table instead, so it works without Prometheus and covers all machines and restarts. Every `WRITE_SECONDS` each
+process adds the growth of its histogram.
 """
 
 from __future__ import annotations

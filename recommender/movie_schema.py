@@ -253,8 +253,8 @@ class Reading:
     faults: list[Fault] = field(default_factory=list)
 
     @classmethod
-    def of(cls, raw: Mapping[str, Any], readers: Mapping[str, Read], what: str) -> Reading:
-        """Parses the fields that an object names. what : the kind of object, for messages."""
+    def of(cls, raw: Mapping[str, Any], readers: Mapping[str, Read], kind: str) -> Reading:
+        """Parses the fields that an object names. kind : the kind of object, for messages."""
         reading = cls(faults=repeated_fields(raw))
         for name, value in raw.items():
             if len(reading.faults) > REPORTED_FAULTS:
@@ -262,7 +262,7 @@ class Reading:
             if name in readers:
                 reading.add(name, readers[name], value)
             else:
-                message = f"{clip(name)} is not a field of {what}"
+                message = f"{clip(name)} is not a field of {kind}"
                 reading.faults.append(Fault(clip(name), "unknown_field", message, allowed=tuple(readers)))
         return reading
 

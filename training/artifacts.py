@@ -159,7 +159,7 @@ def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
 
 
 def check_libraries(version: ModelVersion) -> None:
-    """Raises `ArtifactError` when another scikit-learn than this process's trained the version."""
+    """Raises `ArtifactError` if the version was trained with another scikit-learn than this process runs."""
     trained_with, here = version.libraries.get("scikit-learn"), library_version("scikit-learn")
     if trained_with != here:
         raise ArtifactError(

@@ -64,7 +64,7 @@ class EvaluatedSerializer(LinkedSerializer):
     """A version, or a run that may have one."""
 
     def get_split(self, row: TrainingRun | ModelVersion) -> str | None:
-        # The rows of a version older than stored methods were split by their features.
+        # Older versions store no method: their rows were split by their features.
         stored = self._evaluation(row).get("split")
         return stored.get("method", "by_features") if stored else None
 

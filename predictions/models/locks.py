@@ -1,4 +1,5 @@
-"""Advisory locks of the log's figures; PostgreSQL releases them at the end of the caller's transaction."""
+"""Advisory locks of the log's figures. PostgreSQL releases them at the end of the caller's transaction,
+except those of `Lock.for_session`."""
 
 from __future__ import annotations
 

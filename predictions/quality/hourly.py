@@ -128,7 +128,7 @@ def _aggregate_hour(model: RegisteredModel, hour: dt.datetime) -> bool:
     seen = mark.values_list("marked_at", flat=True).first()
     if seen is None:
         return False
-    # If the hour's month has left the log, the stored tallies are all that is known of it.
+    # If the hour's rows have left the log, the stored tallies are its only record.
     if is_in_log(model.pk, hour):
         _write(model, hour, hourly_tallies.of_hour(model, hour))
     mark.filter(marked_at=seen).delete()

@@ -99,7 +99,7 @@ class AfterParameter(HiddenFilter):
 
 
 class PositionAdmin(RegistryAdmin):
-    """The admin of a list in pages by position, whose order and conditions have an index."""
+    """Base of the admins that page by position; an index serves their order and their filters."""
 
     changelist: ClassVar[type[PositionChangeList]]
     show_facets = admin.ShowFacets.NEVER  # a facet counts all rows

@@ -55,7 +55,7 @@ class HeldOut:
 
     @property
     def depth(self) -> int:
-        """The length of a list that keeps `DEPTH` movies whatever its user has seen."""
+        """The length of a list in which `DEPTH` movies remain without those that its user has seen."""
         return DEPTH + int(np.diff(self.seen.indptr).max(initial=0))
 
 

@@ -86,10 +86,10 @@ def read_feedback(data: object) -> list[Entry]:
     return good
 
 
-def _read(raw: object, readers: Mapping[str, Read], noun: str, what: str) -> Entry | list[Fault]:
+def _read(raw: object, readers: Mapping[str, Read], noun: str, kind: str) -> Entry | list[Fault]:
     if not isinstance(raw, Mapping):
         message = f"{noun} must be a JSON object"
         return [Fault(None, "not_an_object", message, echo(raw), has_value=True)]
-    reading = Reading.of(raw, readers, what)
+    reading = Reading.of(raw, readers, kind)
     reading.require(name for name in readers if name != "at")
     return reading.faults or Entry(**reading.values)

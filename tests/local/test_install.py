@@ -119,7 +119,7 @@ def pip_of_another_version(directory: Path) -> str:
 
 
 def test_a_slow_pip_first_installs_the_pinned_one(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "QUICK_PIP", (98, 0))  # whatever runs this test is slow
+    monkeypatch.setattr(install, "QUICK_PIP", (98, 0))  # every pip counts as slow
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "wheels")

@@ -171,7 +171,7 @@ class _Supervision:
         return False
 
     def _has_begun(self) -> bool:
-        """Returns whether the child has reported; before, it has no signal handler: a signal kills it."""
+        """Returns whether the child has reported. Before, it has no signal handler, so a signal kills it."""
         return bool(self.lease.held().exclude(stage="starting").exists())
 
 

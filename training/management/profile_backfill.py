@@ -16,7 +16,7 @@ from vigia_ml.reference_profile import profile
 Versions = QuerySet[ModelVersion, ModelVersion]
 
 
-def without() -> Versions:
+def without_profile() -> Versions:
     """Returns the versions of models of rows that have no profile."""
     provided = [provider.name for provider in providers.every()]
     rows = ModelVersion.objects.filter(reference__isnull=True).exclude(registered_model__name__in=provided)
@@ -24,7 +24,7 @@ def without() -> Versions:
 
 
 def create_missing(versions: Versions) -> Iterator[tuple[ModelVersion, str]]:
-    """Creates the profiles of versions `without` one; yields each version with its error message or ""."""
+    """Creates the profile of each version; yields the version with its error message or ""."""
     for version in versions.order_by("pk"):
         try:
             _create(version)
@@ -52,4 +52,4 @@ def _create(version: ModelVersion) -> None:
 
 def make_for_active() -> list[tuple[ModelVersion, str]]:
     """Creates the missing profiles of active versions; returns each version with its error message or ""."""
-    return list(create_missing(without().filter(status=ModelVersion.Status.ACTIVE)))
+    return list(create_missing(without_profile().filter(status=ModelVersion.Status.ACTIVE)))

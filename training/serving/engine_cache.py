@@ -190,7 +190,7 @@ def _load(version_id: int) -> Served:
 def _trim_heap() -> None:
     """Returns to the system the memory that the allocator keeps after loading a model.
 
-    It is more than half of a forest's memory.
+    Otherwise more than half of a forest's memory is such memory.
     """
     with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)

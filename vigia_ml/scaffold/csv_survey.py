@@ -78,7 +78,7 @@ def survey(
         missing, or numbers have two possible readings.
     """
     try:
-        # Not left to the garbage collector, which may run after the stream is closed.
+        # Closed here, because the garbage collector may run after the stream is closed.
         with contextlib.closing(Table(stream, told, skip_blank_rows=True)) as table:
             return _survey(table, nulls, progress)
     except Unreadable as error:

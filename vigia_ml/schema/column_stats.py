@@ -49,7 +49,7 @@ def to_float(text: str, numbers: NumberFormat = PLAIN) -> float:
     """Converts a cell of kind integer or number (see `kind_of`), without its signs; NaN for another cell."""
     text = text.strip()
     bare, signs = numerals.split_signs(text)
-    text = bare if signs else text  # without a sign, a gap after the minus makes a text of the cell
+    text = bare if signs else text  # "- 5" is a text, "- 5 €" is a number
     if not text or kind_of(text, numbers) not in ("integer", "number"):
         return math.nan
     return float(numerals.plain(text, numbers) or text)

@@ -151,7 +151,8 @@ def may_be_thousands(text: str) -> bool:
 class _Evidence:
     """Marks that the cells of one column show: mark -> a cell with it.
 
-    either : mark -> cells in which it may separate decimals or thousands -> whether the cell ends in a zero.
+    either : mark -> the cells in which it may be a decimal or a thousands mark, each with whether it ends in
+        a zero.
     """
 
     name: str

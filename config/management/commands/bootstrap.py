@@ -77,7 +77,7 @@ class Command(BaseCommand):
             write_private(settings.VAR_DIR / "welcome.txt", self._welcome(*self._create_accounts(), unusable))
 
     def _prepare_web(self, announcement: Path | None) -> None:
-        """Collects the static files that a web process looks for once, when it starts."""
+        """Collects the static files, for which web looks once; then announces that web may start."""
         stamp = Path(settings.STATIC_ROOT) / ".collected"
         if not stamp.exists() or stamp.read_text(encoding="utf-8") != static_sources():
             self._collect_static()

@@ -246,7 +246,7 @@ def test_a_silent_server_is_abandoned_and_its_statement_cancelled(
         [error] = released(writer, entry())
         assert isinstance(error, OutcomeUnknown)
     assert released(writer, entry()) == [None]
-    assert Prediction.objects.count() == 1, "the cancelled one did not come through later"
+    assert Prediction.objects.count() == 1, "the cancelled write was not committed later"
 
 
 def test_entries_fail_at_once_without_a_server_and_succeed_after_its_return(
@@ -511,7 +511,7 @@ def test_the_thread_abandons_a_silent_server_for_the_loop(
         [error] = in_loop(writer, [entry()])
     assert isinstance(error, OutcomeUnknown)
     assert in_loop(writer, [entry()]) == [None]
-    assert Prediction.objects.count() == 2, "the cancelled one did not come through later"
+    assert Prediction.objects.count() == 2, "the cancelled write was not committed later"
 
 
 def test_closing_finishes_the_write_of_an_ended_loop(entry: Make) -> None:

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, model: str | None = None, **options: Any) -> None:
         from training.management import profile_backfill
 
-        versions = profile_backfill.without()
+        versions = profile_backfill.without_profile()
         if model is not None:
             try:
                 versions = versions.filter(registered_model=lookup.get_model(model))
