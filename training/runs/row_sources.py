@@ -44,6 +44,7 @@ def register(name: str, module: str) -> None:
 
 
 def of(source: dict[str, Any]) -> Source:
+    """Returns the module that reads the rows of a stored or requested source."""
     return cast("Source", import_module(_MODULES[source["from"]]))
 
 
