@@ -20,6 +20,7 @@ def column(name: str, title: str, text: Callable[[Any], Any]) -> Callable[[Any],
 
 
 def numbered(kind: str) -> Callable[[Any], Any]:
+    """Returns the column that names a row by its kind and its number: ``replay 7``."""
     return column("number", kind, lambda row: f"{kind}\N{NO-BREAK SPACE}{row.pk}")
 
 
