@@ -26,7 +26,7 @@ with light_imports.replaced(
 
 from web.limits import ALL_UNREAD_BYTES
 from web.protocol import WebProtocol
-from web.sharing import PATIENCE, Share
+from web.sharing import Share
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ class Listener:
 
     def _accept(self) -> None:
         server = self._server
-        if server.share.should_defer(time.monotonic(), server.connections):
-            self._pause(PATIENCE)
+        patience = server.share.patience(time.monotonic(), server.connections)
+        if patience:
+            self._pause(patience)
             return
         server.make_room()
         try:
@@ -70,14 +71,14 @@ class Listener:
             return  # the client has gone, or another process was quicker
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.opening += 1
         opening = self._loop.create_task(self._open(client))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        server.share.show(time.monotonic(), server.connections)
+        server.show_connections()
 
     async def _open(self, client: socket.socket) -> None:
         server = self._server
-        server.opening += 1
         try:
             await self._loop.connect_accepted_socket(server.protocol, client, ssl=server.config.ssl)
         except OSError as error:  # the client has gone
@@ -115,12 +116,16 @@ class WebServer(Server):
     def connections(self) -> int:
         return len(self.server_state.connections) + self.opening
 
+    def show_connections(self) -> None:
+        """Publishes the number of connections for the other processes."""
+        self.share.show(time.monotonic(), self.connections)
+
     def protocol(self) -> WebProtocol:
-        return WebProtocol(self.config, self.server_state, {})
+        return WebProtocol(self.config, self.server_state, {}, self.show_connections)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.servers: list[Any] = [Listener(self, sock) for sock in sockets or []]
-        self.share.show(time.monotonic(), 0)
+        self.show_connections()
         self._checks = asyncio.get_running_loop().create_task(self._check())
         self.started = True
 
@@ -145,7 +150,7 @@ class WebServer(Server):
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self.should_exit:
-                self.share.show(time.monotonic(), self.connections)
+                self.show_connections()
             now = loop.time()
             try:
                 open_: Any = list(self.server_state.connections)

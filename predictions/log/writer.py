@@ -233,7 +233,8 @@ class Writer:
         """Returns the next group if the loop can write it; else wakes the thread. `_changed` is held."""
         if self._in_loop is not None or self._turns or not self._queue:
             return None
-        large = len(self._queue[0].rows) >= COLUMNS_FROM_ROWS
+        # The thread commits up to `GROUP_ROWS` of a longer queue at once; the loop would need many commits.
+        large = self.waiting_rows >= COLUMNS_FROM_ROWS
         free = self._loop is not None and not (large or self._is_busy or self._closing)
         if free and self._handed_over is None and self._writing.acquire(blocking=False):
             group = self._take(COLUMNS_FROM_ROWS - 1)
@@ -378,6 +379,11 @@ class Writer:
                 finish = partial(self._wire.write, rows, first.generation, claims=claims)
             try:
                 finish()
+            except (connection.NotWritten, connection.Unreachable):
+                raise
+            except Exception:
+                self._wire.close()  # before another thread may use it
+                raise
             finally:
                 self._writing.release()
         except connection.NotWritten as refused:
@@ -396,13 +402,11 @@ class Writer:
             return LogUnavailable()
         except connection.Unknown as error:
             self.failures["unknown"] += 1
-            self._wire.close()
             logger.error("the connection broke over %d rows: %s", sum(map(len, rows)), error)
             return OutcomeUnknown()
         except Exception as error:
             self.failures["unknown"] += 1
             logger.exception("the log's writer failed")
-            self._wire.close()
             return error
         self._count(group)
         return None

@@ -395,11 +395,12 @@ def test_the_loop_writes_small_groups_without_the_thread(writer: Writer, entry: 
     assert (writer.groups, writer.written_rows) == (4, 9)
 
 
+@pytest.mark.parametrize("rows", [1, 20])
 def test_entries_that_arrive_during_a_write_of_the_loop_share_the_next_group(
-    writer: Writer, entry: Make
+    writer: Writer, entry: Make, rows: int
 ) -> None:
-    assert released(writer, entry()) == [None]
-    entries = [entry() for _ in range(10)]
+    assert released(writer, entry(rows)) == [None]
+    entries = [entry(rows) for _ in range(10)]
 
     async def run() -> None:
         writer.write_in(asyncio.get_running_loop())
@@ -411,7 +412,7 @@ def test_entries_that_arrive_during_a_write_of_the_loop_share_the_next_group(
     asyncio.run(run())
     assert [each.error for each in entries] == [None] * 10
     assert writer.groups == 3
-    assert Prediction.objects.count() == 11
+    assert Prediction.objects.count() == 11 * rows
 
 
 def test_threads_and_the_loop_share_one_writer(writer: Writer, entry: Make) -> None:
@@ -477,10 +478,17 @@ def test_the_loop_survives_lost_statements_and_lost_connections(writer: Writer, 
 
 
 def test_a_connection_that_breaks_during_a_write_of_the_loop_leaves_the_result_unknown(
-    writer: Writer, entry: Make
+    writer: Writer, entry: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert released(writer, entry()) == [None]
     broken = entry()
+    close, alone = wire.Wire.close, []
+
+    def closing(closed: wire.Wire) -> None:
+        alone.append(writer._writing.locked())
+        close(closed)
+
+    monkeypatch.setattr(wire.Wire, "close", closing)
 
     async def run() -> None:
         writer.write_in(asyncio.get_running_loop())
@@ -495,6 +503,7 @@ def test_a_connection_that_breaks_during_a_write_of_the_loop_leaves_the_result_u
         writing = backends()
         asyncio.run(run())
     assert isinstance(broken.error, OutcomeUnknown)
+    assert alone == [True], "nobody else may use a connection while it is closed"
     assert in_loop(writer, [entry()]) == [None]
     assert Prediction.objects.count() == 2
 
