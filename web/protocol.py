@@ -157,16 +157,13 @@ class WebProtocol(HttpToolsProtocol):
     active : the request that is being answered; `cycle` is the request that was read last.
     waits_for : IDLE, HEAD or BODY. expires : loop time at which that wait ends.
     lingers : whether the connection has ended, and the server only discards what the client still sends.
-    written : bytes of responses passed to the transport. on_lost : called after the connection has ended.
+    written : bytes of responses passed to the transport.
     """
 
     _dates: ClassVar[tuple[Any, bytes]] = (None, b"")
 
-    def __init__(
-        self, config: Any, server_state: Any, app_state: Any, on_lost: Callable[[], None] = lambda: None
-    ) -> None:
-        super().__init__(config, server_state, app_state)
-        self.on_lost = on_lost
+    def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self.access_log = False
         self.application = cast("Application", self.app)
         self.limits = self.application.limits
@@ -192,7 +189,6 @@ class WebProtocol(HttpToolsProtocol):
         self._disconnect()
         self.expires = inf
         super().connection_lost(exc)
-        self.on_lost()
 
     def _disconnect(self) -> None:
         """Tells the application that the client does not read the response."""

@@ -2,7 +2,7 @@
 
 All processes accept from one socket that gunicorn has opened. Without a rule, the first process to wake takes
 all connections that arrive together. So each process publishes its number of connections, and a process with
-clearly more than another leaves a new connection to that process for a moment.
+more than another leaves a new connection to that process for `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from typing import Final
 
 SLOTS: Final = 64
 PATIENCE: Final = 0.003
-"""Seconds that a process with one connection less has to accept a new one; the kernel wakes both at once."""
-MOST_PATIENCE: Final = 0.015
-TOLERATED: Final = 8
-"""A process may have an eighth more than another: waiting for equal numbers would slow short connections."""
+"""Seconds that a process with fewer connections has to accept a new one; the kernel wakes both at once."""
 ALIVE_SECONDS: Final = 2.5
 """A process publishes its number every half second. After so many silent seconds it counts as ended or
 busy."""
@@ -35,7 +32,7 @@ class Share:
 
     def __init__(self, age: int) -> None:
         self._slot = 2 * (age % SLOTS)
-        self._accepts_until = 0.0
+        self._deferred_at = 0.0
 
     def show(self, now: float, connections: int) -> None:
         """Publishes this process's number of connections. now : monotonic seconds."""
@@ -46,8 +43,8 @@ class Share:
         """Withdraws this process's number, so that the others do not wait for it."""
         _shared[self._slot] = 0.0
 
-    def patience(self, now: float, connections: int) -> float:
-        """Returns how many seconds to leave a new connection to the others; never twice in a row."""
+    def should_defer(self, now: float, connections: int) -> bool:
+        """Returns whether a process with fewer connections should accept a new one; never twice in a row."""
         fewest = min(
             (
                 _shared[slot + 1]
@@ -56,10 +53,7 @@ class Share:
             ),
             default=connections,
         )
-        surplus = connections - fewest - fewest // TOLERATED
-        waited, self._accepts_until = now < self._accepts_until, 0.0
-        if surplus <= 0 or waited:
-            return 0.0
-        seconds = min(PATIENCE * surplus, MOST_PATIENCE)
-        self._accepts_until = now + 3 * seconds
-        return seconds
+        defers = fewest < connections and now - self._deferred_at > 3 * PATIENCE
+        if defers:
+            self._deferred_at = now
+        return defers

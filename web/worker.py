@@ -26,7 +26,7 @@ with light_imports.replaced(
 
 from web.limits import ALL_UNREAD_BYTES
 from web.protocol import WebProtocol
-from web.sharing import Share
+from web.sharing import PATIENCE, Share
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,8 @@ class Listener:
 
     def _accept(self) -> None:
         server = self._server
-        patience = server.share.patience(time.monotonic(), server.connections)
-        if patience:
-            self._pause(patience)
+        if server.share.should_defer(time.monotonic(), server.connections):
+            self._pause(PATIENCE)
             return
         server.make_room()
         try:
@@ -71,14 +70,14 @@ class Listener:
             return  # the client has gone, or another process was quicker
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server.opening += 1
         opening = self._loop.create_task(self._open(client))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        server.show_connections()
+        server.share.show(time.monotonic(), server.connections)
 
     async def _open(self, client: socket.socket) -> None:
         server = self._server
+        server.opening += 1
         try:
             await self._loop.connect_accepted_socket(server.protocol, client, ssl=server.config.ssl)
         except OSError as error:  # the client has gone
@@ -116,16 +115,12 @@ class WebServer(Server):
     def connections(self) -> int:
         return len(self.server_state.connections) + self.opening
 
-    def show_connections(self) -> None:
-        """Publishes the number of connections for the other processes."""
-        self.share.show(time.monotonic(), self.connections)
-
     def protocol(self) -> WebProtocol:
-        return WebProtocol(self.config, self.server_state, {}, self.show_connections)
+        return WebProtocol(self.config, self.server_state, {})
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.servers: list[Any] = [Listener(self, sock) for sock in sockets or []]
-        self.show_connections()
+        self.share.show(time.monotonic(), 0)
         self._checks = asyncio.get_running_loop().create_task(self._check())
         self.started = True
 
@@ -150,7 +145,7 @@ class WebServer(Server):
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if not self.should_exit:
-                self.show_connections()
+                self.share.show(time.monotonic(), self.connections)
             now = loop.time()
             try:
                 open_: Any = list(self.server_state.connections)

@@ -393,7 +393,7 @@ def test_a_worker_with_many_connections_leaves_new_ones_to_other_workers(
             for pid in server.workers()
         ]
         assert sum(shares) == 60
-        assert max(shares) - min(shares) <= 6, shares
+        assert min(shares) >= 8, shares  # a process that gets no processor time takes fewer than its third
     finally:
         for client in kept:
             client.close()

@@ -488,19 +488,25 @@ def test_a_client_that_reads_late_receives_every_answer(
 
 
 def test_a_few_connections_use_all_processes(server: Server) -> None:
-    kept = [server.connect() for _ in range(8)]
-    try:
-        for connection in kept:
-            assert server.ask("GET", "/healthz/live", on=connection)[0] == 200
-        shares = [
-            sum(each.status == "ESTABLISHED" for each in psutil.Process(pid).net_connections("tcp4"))
-            for pid in server.workers()
-        ]
-        # The shares include each process's few connections to the database.
-        assert abs(shares[0] - shares[1]) <= 4, shares
-    finally:
-        for connection in kept:
-            connection.close()
+    """A process without processor time for some milliseconds misses its turn, so there are three tries."""
+    shares: list[list[int]] = []
+    while not shares or max(shares[-1]) - min(shares[-1]) > 4:
+        assert len(shares) < 3, shares
+        kept = [server.connect() for _ in range(8)]
+        try:
+            for connection in kept:
+                assert server.ask("GET", "/healthz/live", on=connection)[0] == 200
+            shares.append([connections_of(pid, server.port) for pid in server.workers()])
+            assert sum(shares[-1]) == 8
+        finally:
+            for connection in kept:
+                connection.close()
+
+
+def connections_of(pid: int, port: int) -> int:
+    """Returns the number of clients that are connected to a process."""
+    connections = psutil.Process(pid).net_connections("tcp4")
+    return sum(each.status == "ESTABLISHED" and each.laddr.port == port for each in connections)
 
 
 # -- under load ----------------------------------------------------------------------------------------
