@@ -32,7 +32,7 @@ CODE_ARGUMENT = {
     "Fault": 1,
     "_bad": 0,
     "_body": 0,
-    "_unreadable": 0,
+    "Unreadable": 0,
     "_refuse": 2,
     "with_fault": 1,
     "answer": 2,
@@ -99,12 +99,11 @@ def codes_of(tree: ast.AST) -> Iterator[str]:
                 place = CODE_ARGUMENT.get(name_of(node))
                 if place is not None and len(node.args) > place:
                     yield from words_in(node.args[place])
-            case ast.ClassDef():
-                for item in node.body:
-                    if isinstance(item, ast.Assign) and any(
-                        isinstance(target, ast.Name) and target.id == "code" for target in item.targets
-                    ):
-                        yield from words_in(item.value)
+            case (
+                ast.Assign(targets=[ast.Name(id="code")], value=value)
+                | ast.Assign(targets=[ast.Tuple(elts=[ast.Name(id="code"), *_])], value=value)
+            ):
+                yield from words_in(value)
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict() as value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict() as value)
@@ -175,6 +174,7 @@ def test_every_request_level_error_code_has_a_status() -> None:
         ('Fault("a", "not_a_number", "m")', ["not_a_number"]),
         ('raise Conflict("message", code="already_active")', ["already_active"]),
         ('class A(B):\n    code = "conflict"', ["conflict"]),
+        ('code, message = "too_long", f"at most {n} characters"', ["too_long"]),
         ('_body("a" if x else "b", "message")', ["a", "b"]),
         ('{"code": "truncated_here"}', ["truncated_here"]),
         ('self._refuse(request, 415, "unsupported_encoding", "said")', ["unsupported_encoding"]),
