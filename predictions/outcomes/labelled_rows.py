@@ -63,6 +63,8 @@ def pages(
 ) -> Iterator[list[Labelled]]:
     """Yields pages of the labelled predictions with low <= id < high, by one statement per page.
 
+    A page of predictions whose months were dropped is empty, so that a caller can stop after it.
+
     Parameters
     ----------
     low, high : see `core.uuid7.lowest_at`.
@@ -76,7 +78,7 @@ def pages(
             cursor.execute(statement, [model_id, after, before, size])
             fetched = cursor.fetchall()
         rows = [Labelled(*row) for row in fetched if row[1] is not None]
-        if rows:
+        if fetched:
             yield rows
         if len(fetched) < size:
             return

@@ -46,6 +46,10 @@ from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
 PIECE: Final = 5_000
 """Rows per transaction, which takes a twentieth of a second and a few megabytes however large the hour is. In
 a web process, decoding a piece stops the other threads for a few milliseconds."""
+LONGEST_PIECE: Final = 8 * 2**20
+"""Characters of inputs after which a piece ends: 5,000 rows of long texts would fill the memory."""
+FETCHED: Final = 500
+"""Rows fetched at once."""
 SPARE: Final = dt.timedelta(seconds=10)
 CLOSING: Final = dt.timedelta(minutes=5)
 """Time after an hour's end when it is compared with the log and closed."""
@@ -308,12 +312,18 @@ _Cells = tuple[str, int, int, float | None]
 
 
 def count(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> int:
-    """Adds an hour's next rows, low <= id < stop and at most `PIECE`, to the rollups and moves its mark;
+    """Adds an hour's next rows, low <= id < stop and at most one piece, to the rollups and moves its mark;
     returns the number of rows."""
     texts = [Cast(name, TextField()) for name in ("cells", "prediction")]
     fields = logged(model_id, low, stop).values_list("id", "version_id", *texts, "probability")
-    rows = list(fields[: PIECE + 1])
-    upto = rows.pop()[0] if len(rows) > PIECE else stop
+    rows: list[Any] = []
+    upto, length = stop, 0
+    for row in fields[: PIECE + 1].iterator(FETCHED):
+        if len(rows) == PIECE or length > LONGEST_PIECE:
+            upto = row[0]
+            break
+        rows.append(row)
+        length += len(row[2])
     by_version: dict[int, list[Any]] = defaultdict(list)
     for _, version_id, *answer in rows:
         by_version[version_id].append(answer)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from core.uuid7 import lowest_at
@@ -17,7 +18,7 @@ from predictions import retention, tasks
 from predictions.drift import reviews
 from predictions.log import partitions
 from predictions.models import DriftReview, Outcome, Prediction, RemovedMonth, RolledHour, Rollup
-from predictions.quality import hourly, realised
+from predictions.quality import hourly, realised, worst_predictions
 from predictions.rollups import counting
 from tests.predictions.admin.test_log import answered
 from training.models import ModelVersion
@@ -107,6 +108,21 @@ def test_tallies_stay_although_outcomes_arrive_after_the_removal(log: ModelVersi
     window = [dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 1, tzinfo=dt.UTC)]
     [quality] = realised.of_window(log.registered_model, *window, log)
     assert quality.labelled == 3
+
+
+def test_the_worst_predictions_of_a_removed_month_are_not_searched(
+    log: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month may have millions of outcomes, and a page waits for the search."""
+    monkeypatch.setattr(worst_predictions, "ROWS", 1)
+    hourly.aggregate_changed_hours(log.registered_model)
+    retention.remove_before(dt.datetime(2026, 2, 1, tzinfo=dt.UTC))
+    with CaptureQueriesContext(connection) as queries:
+        worst = worst_predictions.of_version(
+            log, JANUARY - dt.timedelta(days=1), JANUARY + dt.timedelta(days=1)
+        )
+    assert (worst.rows, worst.looked_at) == ([], 0)
+    assert sum("predictions_outcome" in each["sql"] for each in queries) == 1
 
 
 def test_a_kept_review_keeps_its_month_unless_overridden(log: ModelVersion, settings: Any) -> None:

@@ -157,7 +157,7 @@ def score(
 
 
 def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
-    """Converts an estimator's predictions to float64, `rows` times `each` finite numbers."""
+    """Converts an estimator's predictions to float64, `rows` times `each` numbers."""
     try:
         numbers = np.asarray(predictions, dtype=np.float64)
     except (TypeError, ValueError):
@@ -166,18 +166,32 @@ def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
     if numbers.size != rows * each or numbers.shape[:1] != (rows,):
         message = f"{method} returns an array of shape {numbers.shape} for {rows:,} rows"
         raise UnusableAnswers(f"{message}; it must be {(rows,) if each == 1 else (rows, each)}")
-    bad = int((~np.isfinite(numbers.reshape(rows, each))).any(axis=1).sum())
-    if bad:
-        raise UnusableAnswers(f"{method} returns NaN or an infinity for {bad:,} of {rows:,} rows")
     return numbers
 
 
 def metrics_of(answers: Answers) -> dict[str, float]:
-    """Returns the metrics of collected answers; r2 of equal truths, and mape of truths of 0 alone, are 0."""
+    """Returns the metrics of collected answers; r2 of equal truths, and mape of truths of 0 alone, are 0.
+
+    Raises
+    ------
+    UnusableAnswers : answers are not finite, or a positive class's probabilities are not between 0 and 1.
+    """
+    method = "predict" if answers.probability is None else "predict_proba"
+    _check_each(np.isfinite(answers.scores), f"{method} returns NaN or an infinity")
+    if answers.task == "binary":
+        positive = answers.scores[:, 1:]
+        _check_each((positive >= 0) & (positive <= 1), f"{method} returns no probability between 0 and 1")
     zero = {"r2", "mape"}
     return {
         name: 0.0 if name in zero and math.isnan(value) else value for name, value in metrics(answers).items()
     }
+
+
+def _check_each(good: npt.NDArray[np.bool_], fault: str) -> None:
+    """Raises `UnusableAnswers` with the number of rows (n, k) that are not all good."""
+    bad = int((~good).any(axis=1).sum())
+    if bad:
+        raise UnusableAnswers(f"{fault} for {bad:,} of {len(good):,} rows")
 
 
 def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:

@@ -430,6 +430,18 @@ def test_a_large_hour_is_counted_in_pieces(version: ModelVersion, monkeypatch: p
 
 
 @pytest.mark.django_db
+def test_rows_of_long_texts_are_counted_in_smaller_pieces(
+    version: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "LONGEST_PIECE", 2_500)
+    long: Row = ([1.0, 3.0, None, "red", True, "x" * 1_000], True, 0.7)
+    log(version, NOON + 10 * MINUTE, *[long] * 7, *[PLAIN] * 20)
+    sizes = [roll_up(version, seconds=0) for _ in range(5)]
+    assert sizes == [0, 3, 3, 21, 0]
+    assert rows_of(version) == 27
+
+
+@pytest.mark.django_db
 def test_counted_to_shows_the_progress_within_a_large_hour(
     version: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:

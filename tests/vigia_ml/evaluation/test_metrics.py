@@ -63,6 +63,26 @@ def test_metrics_that_equal_truths_do_not_define_are_stored_as_zero() -> None:
     }
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_answers_that_are_not_finite_have_no_metrics(number: float) -> None:
+    """A NaN would count as a right answer to a negative row, and r2 would be 0: a gate could pass."""
+    truth, shares = np.array([True, False]), np.array([[0.2, 0.8], [number, number]])
+    for answers in (
+        Answers("binary", truth, 0.5, (False, True), shares),
+        Answers("multiclass", truth, 0.5, (False, True), shares),
+        Answers("regression", np.array([1.0, 2.0]), predicted=np.array([1.0, number])),
+    ):
+        with pytest.raises(evaluation.UnusableAnswers, match="returns NaN or an infinity for 1 of 2 rows"):
+            evaluation.metrics_of(answers)
+
+
+def test_numbers_outside_0_and_1_are_no_probabilities() -> None:
+    shares = np.array([[0.2, 0.8], [1.25, -0.25], [-0.25, 1.25]])
+    answers = Answers("binary", np.array([True, False, True]), 0.5, (False, True), shares)
+    with pytest.raises(evaluation.UnusableAnswers, match="no probability between 0 and 1 for 2 of 3 rows"):
+        evaluation.metrics_of(answers)
+
+
 @pytest.mark.parametrize(
     ("candidate", "active", "passed"),
     [(0.80, None, True), (0.80, 0.81, True), (0.80, 0.83, False), (0.69, None, False), (0.50, None, False)],
