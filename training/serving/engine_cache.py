@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import mmap
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from django.db import Error, connection
 from django.db.models import Exists, OuterRef, Q
@@ -32,6 +35,7 @@ KEPT_BYTES = 256 * 2**20  # in memory, roughly
 LARGE_KEPT = 2  # versions larger than half of KEPT_BYTES: the active one, and its canary or its successor
 # Bytes in memory for each stored byte, at most, as measured (docs/models.md): compressed trees unfold.
 UNFOLDED = 6
+LARGE_CODE = 2**20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,7 @@ def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
     engine = artifacts.load(row)
     _trim_heap()
+    _unmap_code()
     schema = row.dataset_schema
     return Served(
         model_id=row.registered_model_id,
@@ -194,6 +199,35 @@ def _trim_heap() -> None:
     """
     with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _unmap_code() -> None:
+    """Unmaps the code of large libraries; the kernel maps again what is executed.
+
+    Loading a model executes far more of ONNX Runtime than answering does. The pages are those of the file, so
+    nothing is lost. Only Linux lists them.
+    """
+    with suppress(OSError, AttributeError, ValueError):
+        madvise = ctypes.CDLL(None).madvise
+        for start, end in code_of_files(Path("/proc/self/smaps").read_text(encoding="utf-8")):
+            if end - start >= LARGE_CODE:
+                madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
+
+
+def code_of_files(smaps: str) -> Iterator[tuple[int, int]]:
+    """Yields (start, end) of each mapping of executable pages that are unchanged pages of a file.
+
+    smaps : text of ``/proc/PID/smaps``. Code that was made in memory has no file, so it is left out.
+    """
+    span: tuple[int, int] | None = None
+    for line in smaps.splitlines():
+        first, *fields = line.split()
+        if "-" in first:
+            is_code = fields[0] == "r-xp" and len(fields) > 4 and fields[4].startswith("/")
+            start, end = first.split("-")
+            span = (int(start, 16), int(end, 16)) if is_code else None
+        elif first == "Private_Dirty:" and fields[0] == "0" and span is not None:
+            yield span
 
 
 def forget() -> None:

@@ -170,7 +170,10 @@ def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
 
 
 def metrics_of(answers: Answers) -> dict[str, float]:
-    """Returns the metrics of collected answers; r2 of equal truths, and mape of truths of 0 alone, are 0.
+    """Returns the metrics of collected answers.
+
+    The r2 of equal truths is 1 if all answers are exact, else 0, as in scikit-learn. The mape of truths of 0
+    alone is 0.
 
     Raises
     ------
@@ -181,9 +184,10 @@ def metrics_of(answers: Answers) -> dict[str, float]:
     if answers.task == "binary":
         positive = answers.scores[:, 1:]
         _check_each((positive >= 0) & (positive <= 1), f"{method} returns no probability between 0 and 1")
-    zero = {"r2", "mape"}
+    values = metrics(answers)
+    undefined = {"r2": float(values.get("rmse") == 0.0), "mape": 0.0}
     return {
-        name: 0.0 if name in zero and math.isnan(value) else value for name, value in metrics(answers).items()
+        name: undefined.get(name, value) if math.isnan(value) else value for name, value in values.items()
     }
 
 

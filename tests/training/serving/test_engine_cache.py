@@ -59,3 +59,29 @@ def test_eviction_works_while_other_threads_read(keep: Keep, monkeypatch: pytest
     monkeypatch.setitem(engine_cache._kept, 2, Asked())
     keep(3, 40)
     assert 3 in engine_cache._kept
+
+
+SMAPS = """\
+55d000000000-55d000200000 r-xp 00001000 fe:00 1234                       /usr/bin/python3.11
+Rss:                1024 kB
+Private_Dirty:         0 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0000400000 r--p 00000000 fe:00 5678                       /lib/libbig.so
+Private_Dirty:         0 kB
+7f0000400000-7f0000900000 r-xp 00400000 fe:00 5678                       /lib/libbig.so
+Private_Dirty:         0 kB
+7f0001000000-7f0001900000 r-xp 00400000 fe:00 5679                       /lib/librelocated.so
+Private_Dirty:         4 kB
+7f0002000000-7f0002900000 r-xp 00000000 00:00 0
+Private_Dirty:         0 kB
+7f0003000000-7f0003001000 r-xp 00000000 00:00 0                          [vdso]
+Private_Dirty:         0 kB
+"""
+
+
+def test_only_unchanged_code_of_files_is_unmapped() -> None:
+    """Code that was compiled in memory, or changed when it was loaded, would be lost."""
+    assert list(engine_cache.code_of_files(SMAPS)) == [
+        (0x55D000000000, 0x55D000200000),
+        (0x7F0000400000, 0x7F0000900000),
+    ]

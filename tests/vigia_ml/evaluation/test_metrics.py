@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import r2_score
 
 from vigia_ml.declaration import Gate
 from vigia_ml.evaluation import Answers
@@ -61,6 +62,13 @@ def test_metrics_that_equal_truths_do_not_define_are_stored_as_zero() -> None:
         "r2": 0.0,
         "mape": 0.0,
     }
+
+
+@pytest.mark.parametrize(("predicted", "r2"), [([3.0, 3.0], 1.0), ([3.0, 3.1], 0.0)])
+def test_r2_of_equal_truths_is_that_of_scikit_learn(predicted: list[float], r2: float) -> None:
+    truth = np.array([3.0, 3.0])
+    answers = Answers("regression", truth, predicted=np.array(predicted))
+    assert evaluation.metrics_of(answers)["r2"] == r2 == r2_score(truth, predicted)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
