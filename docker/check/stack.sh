@@ -7,7 +7,7 @@ step_build() {
     local size
     size=$(docker image inspect --format '{{.Size}}' "$VIGIA_IMAGE")
     note "$((size / 1000000)) MB"
-    [ "$size" -lt 800000000 ] || fail "the image has $size bytes; 800,000,000 are allowed"
+    [ "$size" -lt "$LARGEST_IMAGE" ] || fail "the image has $size bytes; $LARGEST_IMAGE are allowed"
 }
 
 step_up() {
