@@ -165,6 +165,7 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "WEB_DRAIN_SECONDS": "2",
                 "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
                 "BODY_SECONDS": "4",
