@@ -22,6 +22,7 @@ from knox.models import AuthToken
 
 from config import first_versions, welcome
 from core import env
+from core.version import VERSION
 from predictions.log import partitions
 from training import providers
 from training.access import client_keys
@@ -61,6 +62,9 @@ class Command(BaseCommand):
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        # What `./upgrade` starts from.
+        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        (settings.VAR_DIR / "version").write_text(f"{VERSION}\n", encoding="utf-8")
         rows = lookup.sync_catalogue()
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
@@ -75,7 +79,6 @@ class Command(BaseCommand):
             tasks.append(partial(self._prepare_web, options["web_may_start"]))
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
         if not options["no_accounts"]:
-            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             tasks.append(self._create_accounts)
         first_versions.run_parallel(tasks)
         self._profile_active()
