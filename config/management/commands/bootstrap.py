@@ -15,13 +15,14 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
 from config import first_versions, welcome
 from core import env
+from core.database import restores
 from core.version import VERSION
 from predictions.log import partitions
 from training import providers
@@ -58,6 +59,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         first_versions.stop_when_told()
+        if restores.unfinished():
+            raise CommandError(restores.MESSAGE)
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
