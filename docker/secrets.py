@@ -1,10 +1,10 @@
 """Makes the secrets of the containers: one file for each reader, in the volume `secrets`.
 
 python -m docker.secrets                   makes the missing secrets and each reader's files
-python -m docker.secrets --replace NAME    replaces one secret: by the file in ./secrets/, else by a random one
+python -m docker.secrets --replace NAME    replaces one: by the file in ./secrets/, else by a random one
 
-A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken instead
-of a random one. Exit code 1: refused; the message says why.
+A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken
+instead of a random one. Exit code 1: refused; the message says why.
 """
 
 from __future__ import annotations
