@@ -20,6 +20,7 @@ from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.005
+GUNICORN = Path(sys.executable).with_name("gunicorn")
 
 
 class Asker:
@@ -183,7 +184,7 @@ class Server(Asker):
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "web.asgi"],
+                [*limited, GUNICORN, "--config", "config/gunicorn.py", "web.asgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:

@@ -19,6 +19,7 @@ from django.contrib.auth.models import User
 
 from predictions.models import Prediction
 from tests.server import Server
+from tests.training.runs.test_runs import RUNS, rows_of
 from training.access import client_keys
 from training.models import ModelVersion
 
@@ -303,16 +304,15 @@ def test_a_second_master_keeps_the_socket(
 
 
 def test_a_request_that_waits_for_its_job_is_answered_when_the_server_stops(
-    servers: Callable[..., Server], key: str
+    servers: Callable[..., Server], key: str, customer: dict[str, Any]
 ) -> None:
     server = servers()
+    body = {"instances": rows_of(customer, 40)}
     answers: list[tuple[int, Any]] = []
 
     def train() -> None:
-        status, _, body = server.ask(
-            "POST", "/api/v1/models/churn/training-runs/", {}, key=key, Prefer="wait=60"
-        )
-        answers.append((status, body))
+        status, _, run = server.ask("POST", RUNS, body, key=key, Prefer="wait=60")
+        answers.append((status, run))
 
     waiting = threading.Thread(target=train)
     waiting.start()
