@@ -64,7 +64,7 @@ class Command(BaseCommand):
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
-        # What `./upgrade` starts from.
+        # `./upgrade` reads the file: the version that it starts from.
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
         (settings.VAR_DIR / "version").write_text(f"{VERSION}\n", encoding="utf-8")
         rows = lookup.sync_catalogue()
