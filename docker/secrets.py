@@ -1,11 +1,10 @@
 """Makes the secrets of the containers: one file for each reader, in the volume `secrets`.
 
 python -m docker.secrets                   makes the missing secrets and each reader's files
-python -m docker.secrets --replace NAME    replaces one secret: by the file in ./secrets/, else by a new random one
+python -m docker.secrets --replace NAME    replaces one: by the file in ./secrets/, else by a random one
 
-A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken instead of
-a random one. Exit code 1: refused; the message says why. Only the standard library, so that the image needs
-no package for it.
+A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken
+instead of a random one. Exit code 1: refused; the message says why.
 """
 
 from __future__ import annotations
@@ -53,6 +52,9 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "grafana_password": _random,
     # Optional: without it `bootstrap` makes up the admin's password.
     "admin_password": _none,
+    # Optional: for backups in S3-compatible storage.
+    "aws_access_key_id": _none,
+    "aws_secret_access_key": _none,
 }
 """Maker of each secret. The names are those of the files in ./secrets/."""
 
@@ -108,7 +110,15 @@ READERS: Mapping[str, Reader] = {
     "redis": Reader(VALKEY, {"redis_password": plain("redis_password"), "valkey.conf": valkey_conf}),
     "prometheus": Reader(PROMETHEUS, {"metrics_token": plain("metrics_token")}),
     "grafana": Reader(GRAFANA, {"grafana_password": plain("grafana_password")}),
-    "backup": Reader(VIGIA, {"database_url": database_url, "artifact_key": plain("artifact_key")}),
+    "backup": Reader(
+        VIGIA,
+        {
+            "database_url": database_url,
+            "artifact_key": plain("artifact_key"),
+            "aws_access_key_id": plain("aws_access_key_id"),
+            "aws_secret_access_key": plain("aws_secret_access_key"),
+        },
+    ),
 }
 
 PREPARED: Mapping[str, Owner] = {"redis": VALKEY, "proxy": PROXY}
@@ -121,7 +131,7 @@ class Places:
 
     Attributes
     ----------
-    volume : the volume `secrets`. own : ./secrets/ of the checkout. volumes : mounts of other volumes by name.
+    volume : the volume `secrets`. own : ./secrets/ of the checkout. volumes : other volumes, by name.
     """
 
     volume: Path = Path("/secrets")
@@ -213,8 +223,8 @@ def make(places: Places, replace: str = "") -> list[str]:
 
     Raises
     ------
-    Refusal : a file in ./secrets/ is unusable or differs from the stored secret, or existing data has lost its
-        secrets.
+    Refusal : a file in ./secrets/ is unusable or differs from the stored secret, or existing data has lost
+        its secrets.
     """
     own = own_secrets(places.own)
     stored = read_stored(places.stored)

@@ -20,6 +20,7 @@ from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.005
+GUNICORN = Path(sys.executable).with_name("gunicorn")
 
 
 class Asker:
@@ -165,6 +166,7 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "WEB_DRAIN_SECONDS": "2",
                 "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
                 "BODY_SECONDS": "4",
@@ -182,7 +184,7 @@ class Server(Asker):
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "web.asgi"],
+                [*limited, GUNICORN, "--config", "config/gunicorn.py", "web.asgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:
