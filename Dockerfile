@@ -1,9 +1,7 @@
 # The production image: the service and the packages of requirements.txt, without local stack and tests.
 #
-#     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.1.0 .
+#     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.2.0 .
 #
-# The base is pinned to a minor version, so that a build gets security fixes. For reproducible bytes pin the
-# digest: --build-arg PYTHON_IMAGE=python:3.11-slim-trixie@sha256:…
 ARG PYTHON_IMAGE=python:3.11-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS packages
@@ -11,12 +9,13 @@ RUN python -m venv /venv
 # requirements-numba.txt for catalogues of more than some hundred thousand movies.
 ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} /build/requirements.txt
-# Wheels only: the build compiles nothing, so it and the image need Python only.
+# Wheels only: the build compiles nothing, so it and the image need Python only. Then what nobody imports goes:
+# the packages' own tests, C sources and headers.
 RUN /venv/bin/pip install --disable-pip-version-check --no-input --no-cache-dir \
         --require-hashes --only-binary :all: --requirement /build/requirements.txt \
     && /venv/bin/pip uninstall --disable-pip-version-check --yes --quiet pip setuptools
 
-FROM ${PYTHON_IMAGE}
+FROM ${PYTHON_IMAGE} AS vigia
 # A fixed number, so that the owner of a volume or of a bind mount can be set from outside.
 RUN groupadd --gid 10001 vigia \
     && useradd --uid 10001 --gid vigia --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin vigia \
@@ -35,9 +34,11 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     TMPDIR=/data/tmp \
     NUMBA_CACHE_DIR=/data/tmp/numba \
     ORT_DISABLE_TELEMETRY=1
-# These values only let the settings load for collectstatic; the image does not keep them.
-RUN SECRET_KEY=only-to-collect-static-files DATABASE_URL=postgresql://nowhere/none REDIS_URL=redis://nowhere \
-        VIGIA_VAR=/tmp/build python manage.py collectstatic --no-input --verbosity 0 \
+# These values only let the settings load; the image does not keep them.
+RUN export SECRET_KEY=only-to-collect-static-files DATABASE_URL=postgresql://nowhere/none \
+        REDIS_URL=redis://nowhere VIGIA_VAR=/tmp/build \
+    && python manage.py collectstatic --no-input --verbosity 0 \
+    && python -m docker.start --record \
     && python -m compileall -q --invalidation-mode unchecked-hash /app \
     && chmod --recursive go=rX /app
 ARG VIGIA_COMMIT=""
@@ -48,6 +49,8 @@ USER 10001:10001
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=6s --start-period=60s --retries=3 \
-    CMD ["python", "-m", "docker.health", "web"]
+    CMD ["python", "-m", "docker.health", "up"]
+# Refuses a database that is not migrated for this image.
+ENTRYPOINT ["python", "-m", "docker.start"]
 # Through exec, so that SIGTERM reaches gunicorn and requests under way are answered.
 CMD ["gunicorn", "--config", "config/gunicorn.py", "web.asgi"]
