@@ -1,8 +1,8 @@
 """Removes from an environment what no process of Vigía opens: ``python docker/prune.py /venv``.
 
-The image's build runs it on the installed packages; standard library alone. `docker.smoke` shows that nothing is
-missing afterwards. A pattern that no longer matches anything in an installed package is an error, so that the list
-follows the packages.
+The image's build runs it on the installed packages; standard library alone. `docker.smoke` shows that nothing
+is missing afterwards. A pattern that no longer matches anything in an installed package is an error, so that
+the list follows the packages.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ ANYWHERE: Final = {
 BELOW: Final = {
     "django/contrib/gis": "maps",
     "drf_spectacular_sidecar/static/drf_spectacular_sidecar/redoc": "the reference is shown by Swagger UI",
-    "numpy/f2py": "compiles Fortran",
     "onnx/backend/test": "models and tensors of its tests",
     "onnx/**/*.cc": "C++ sources",
-    "onnxruntime/capi/libonnxruntime.so.*": "for programs in C; the module for Python has the same code inside",
+    "onnxruntime/capi/libonnxruntime.so.*": "for programs in C; the module for Python contains the same code",
     "onnxruntime/quantization": "makes models smaller and less exact",
     "onnxruntime/tools": "command-line tools",
     "onnxruntime/transformers": "optimises language models",
@@ -70,10 +69,12 @@ def unused(packages: Path) -> Iterator[Path]:
         yield from found
     for path in packages.rglob("*"):
         name = f"{path.name}/" if path.is_dir() else path.name
-        if any(fnmatchcase(name, pattern) for pattern in ANYWHERE):
+        if any(fnmatchcase(name, pattern) for pattern in ANYWHERE) or _is_a_translation(path):
             yield path
-        elif path.parent.name == "locale" and path.is_dir() and path.name.split("_")[0] not in LANGUAGES:
-            yield path
+
+
+def _is_a_translation(path: Path) -> bool:
+    return path.parent.name == "locale" and path.is_dir() and path.name.split("_")[0] not in LANGUAGES
 
 
 def prune(packages: Path) -> int:

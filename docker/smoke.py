@@ -1,7 +1,8 @@
-"""Shows that an image has all packages that Vigía needs: ``docker run --rm vigia:0.2.0 python -m docker.smoke``.
+"""Shows that an image has all packages that Vigía needs: ``docker run --rm IMAGE python -m docker.smoke``.
 
-Needs no database and no broker. Imports every module of Vigía and every module that one of them imports anywhere,
-then trains each model of the catalogue on rows of its sample, through a Parquet file, and compiles it.
+Needs no database and no broker. Imports every module of Vigía and every module that one of them imports
+anywhere. Then trains each model of the catalogue on rows of its sample, through a Parquet file, and compiles
+it.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def _raise(name: str) -> None:
 
 
 def imports(source: str) -> Iterator[tuple[str, str]]:
-    """Yields (module, name or "") of every import statement, also of those in functions, but not of those for type
-    checkers and not of relative ones."""
+    """Yields (module, name or "") of the import statements, also of those in functions; leaves out those for
+    type checkers and relative ones."""
     nodes: list[ast.AST] = [ast.parse(source)]
     while nodes:
         node = nodes.pop()

@@ -1,10 +1,11 @@
-"""Environments that hold the packages of one requirements file alone, linked from the environment of the tests."""
+"""Environments with the packages of one requirements file alone, linked from the environment of the tests."""
 
 from __future__ import annotations
 
 import os
 import venv
 from importlib.metadata import distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -31,9 +32,12 @@ def environment_of(requirements: Path, directory: Path) -> Path:
     for pin in pinned(requirements):
         installed = distribution(pin.name)
         assert installed.version in pin.specifier, f"{pin}, not {installed.version}: make install-dev"
-        for file in installed.files or ():
-            source, target = Path(str(installed.locate_file(file))), packages / file
-            if ".." not in file.parts and source.exists():  # programs of bin/ start with python -m
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.link(source, target)
+        own = {path for path in installed.files or () if ".." not in path.parts}  # not the programs in bin
+        files = {Path(str(path)) for path in own}
+        files |= {Path(cache_from_source(str(path))) for path in own if path.suffix == ".py"}
+        root = Path(str(installed.locate_file("")))
+        for file in files:
+            if (root / file).exists():
+                (packages / file).parent.mkdir(parents=True, exist_ok=True)
+                os.link(root / file, packages / file)
     return directory / "bin" / "python"
