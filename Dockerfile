@@ -2,7 +2,7 @@
 #
 #     docker build --build-arg VIGIA_COMMIT="$(git rev-parse --short=12 HEAD)" --tag vigia:0.2.0 .
 #
-ARG PYTHON_IMAGE=python:3.11-slim-trixie
+ARG PYTHON_IMAGE=python:3.11-slim-trixie@sha256:da047cb8f9d1d98e5c070f5300ba9f7274e33b8fc0e5be5ed88740aed1b95ba9
 
 FROM ${PYTHON_IMAGE} AS installer
 RUN python -m venv /venv
