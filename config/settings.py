@@ -132,6 +132,10 @@ STORAGES: dict[str, Any] = {
 STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
 
+# -- engines -------------------------------------------------------------------------------------------
+# Whether a version that only scikit-learn can serve is refused; set where web runs from the slim image.
+COMPILED_ONLY = env.flag("COMPILED_ONLY", default=False)
+
 # -- jobs: one process each, started by the worker -----------------------------------------------------
 JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # soft time limit of a job: then it is asked to stop
 JOB_HARD_SECONDS = env.number("JOB_HARD_SECONDS", 3900)  # hard time limit of a job: then it is killed

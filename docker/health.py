@@ -1,7 +1,7 @@
 """The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
 python -m docker.health web                   the readiness probe answers 200
-python -m docker.health up                    web answers and PostgreSQL is available, with active versions or without
+python -m docker.health up                    web answers and PostgreSQL is available; models may be missing
 python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
 python -m docker.health worker|housekeeping|beat    the process on this machine has a recent heartbeat
 """
@@ -36,8 +36,8 @@ def probe(path: str, seconds: float = 5, *, without_models: bool = False) -> str
 
     Parameters
     ----------
-    without_models : whether a web server that only lacks a usable version is healthy. An administrator needs its
-        pages to train or to repair one.
+    without_models : whether a web server that only lacks a usable version is healthy. An administrator needs
+        its pages to train or to repair one.
     """
     host = os.environ.get("HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface

@@ -1,11 +1,10 @@
 """Makes the secrets of the containers: one file for each reader, in the volume `secrets`.
 
 python -m docker.secrets                   makes the missing secrets and each reader's files
-python -m docker.secrets --replace NAME    replaces one secret: by the file in ./secrets/, else by a new random one
+python -m docker.secrets --replace NAME    replaces one: by the file in ./secrets/, else by a random one
 
-A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken instead of
-a random one. Exit code 1: refused; the message says why. Only the standard library, so that the image needs
-no package for it.
+A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken
+instead of a random one. Exit code 1: refused; the message says why.
 """
 
 from __future__ import annotations
@@ -121,7 +120,7 @@ class Places:
 
     Attributes
     ----------
-    volume : the volume `secrets`. own : ./secrets/ of the checkout. volumes : mounts of other volumes by name.
+    volume : the volume `secrets`. own : ./secrets/ of the checkout. volumes : other volumes, by name.
     """
 
     volume: Path = Path("/secrets")
@@ -213,8 +212,8 @@ def make(places: Places, replace: str = "") -> list[str]:
 
     Raises
     ------
-    Refusal : a file in ./secrets/ is unusable or differs from the stored secret, or existing data has lost its
-        secrets.
+    Refusal : a file in ./secrets/ is unusable or differs from the stored secret, or existing data has lost
+        its secrets.
     """
     own = own_secrets(places.own)
     stored = read_stored(places.stored)

@@ -1,10 +1,10 @@
 """The image's entry point: runs a command only against a database that is migrated for this image.
 
-python -m docker.start COMMAND …    refuses with exit code 1 if migrations of this image are missing
-python -m docker.start --record     writes the image's last migrations to docker/migrations.json; for the build
+python -m docker.start COMMAND …    exit code 1: migrations of this image are missing
+python -m docker.start --record     the build: writes the image's last migrations to docker/migrations.json
 
-A web process or a worker of new code on an old schema would fail at its first statement, or write rows that the
-migration does not expect. A database that cannot be reached is no reason to refuse: the processes wait for it.
+A process of new code on an old schema would fail at its first statement, or write rows that the migration
+does not expect. A database that cannot be reached is no reason to refuse: the processes wait for it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def missing(url: str) -> set[tuple[str, str]]:
 
 
 def main(arguments: list[str]) -> int:
+    """Returns the exit code of a refusal; otherwise the command replaces this process."""
     if arguments == ["--record"]:
         record()
         return 0
@@ -71,11 +72,11 @@ def main(arguments: list[str]) -> int:
         if absent:
             names = ", ".join(sorted(f"{app} {name}" for app, name in absent))
             sys.stderr.write(
-                f"REFUSED: the database is not migrated for this version of Vigía ({names}). Run ./upgrade, or "
-                "docker compose up migrate.\n"
+                f"REFUSED: the database is not migrated for this version of Vigía ({names}). "
+                "Run ./upgrade, or docker compose up migrate.\n"
             )
             return 1
-    os.execvp(arguments[0], arguments)  # noqa: S606
+    return os.execvp(arguments[0], arguments)  # noqa: S606
 
 
 if __name__ == "__main__":

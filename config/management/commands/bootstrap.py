@@ -52,8 +52,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--compose",
             action="store_true",
-            help="the compose file runs this: collect no static files; write a welcome text without secrets to "
-            "public/welcome.txt",
+            help="the compose file runs this: collect no static files, print no secret",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
