@@ -52,6 +52,9 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "grafana_password": _random,
     # Optional: without it `bootstrap` makes up the admin's password.
     "admin_password": _none,
+    # Optional: of the receivers in ALERTMANAGER_CONFIG.
+    "smtp_password": _none,
+    "webhook_url": _none,
 }
 """Maker of each secret. The names are those of the files in ./secrets/."""
 
@@ -106,6 +109,9 @@ READERS: Mapping[str, Reader] = {
     ),
     "redis": Reader(VALKEY, {"redis_password": plain("redis_password"), "valkey.conf": valkey_conf}),
     "prometheus": Reader(PROMETHEUS, {"metrics_token": plain("metrics_token")}),
+    "alertmanager": Reader(
+        PROMETHEUS, {"smtp_password": plain("smtp_password"), "webhook_url": plain("webhook_url")}
+    ),
     "grafana": Reader(GRAFANA, {"grafana_password": plain("grafana_password")}),
     "backup": Reader(VIGIA, {"database_url": database_url, "artifact_key": plain("artifact_key")}),
 }
