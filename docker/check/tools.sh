@@ -21,7 +21,10 @@ skip() { printf 'NOT CHECKED  %s: %s\n' "$STEP" "$*"; }
 trouble() { printf 'FAIL  %s, line %s: %s\n' "$STEP" "$1" "$2" >&2; }
 
 # Containers of the project: `containers` for the running ones, `containers --all`.
-containers() { docker ps --quiet --no-trunc "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"; }
+containers() {
+    docker ps --quiet --no-trunc "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --filter label=com.docker.compose.oneoff=False
+}
 
 service_of() { docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}}' "$1"; }
 
@@ -104,6 +107,7 @@ remove() {
 finish() {
     trap - ERR EXIT
     set +e
+    [ -z "${LOAD:-}" ] || kill "$LOAD" 2>/dev/null
     if [ "$1" != 0 ]; then
         printf 'FAIL  in step %s; the last lines of the containers:\n' "$STEP" >&2
         show_logs >&2
