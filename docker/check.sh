@@ -34,7 +34,8 @@ LARGEST_IMAGE=${LARGEST_IMAGE:-800000000}
 ADDRESS=http://$VIGIA_PUBLISH
 PROJECTS=("$RUN")
 STEP=start CONCERNED=()
-for part in tools stack service walls upkeep; do . "$ROOT/docker/check/$part.sh"; done
+# shellcheck source=/dev/null
+for part in "$ROOT"/docker/check/*.sh; do . "$part"; done
 
 QUICK=(build up welcome predict retrain login ports secrets rights networks scale monitoring again kill restart
     unmigrated backup upgrade)

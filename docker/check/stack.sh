@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Steps: from the clone to running containers, and what starting again may change.
 
 step_build() {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the steps of docker/check.sh share.
 
 # Functions, so that commands that Vigía prints can be run verbatim with another client. `command` skips functions.

@@ -1,4 +1,5 @@
-# Steps: load while containers come and go, monitoring, backups, upgrades, and the other ways to run Vigía.
+# shellcheck shell=bash
+# Steps: load while containers come and go, monitoring, backups.
 
 # Sends predictions through the proxy until load_end.
 load_begin() {
@@ -104,26 +105,4 @@ step_backup() {
         --without training_heartbeat --without django_session' <"$WORK/digest" >"$LOG" 2>&1 || fail "the restored rows differ: $(cat "$LOG")"
     note "$(wc -l <"$WORK/digest") tables and sequences, ${before%%|*} predictions"
     quietly in_other docker compose down --volumes --timeout 5
-}
-
-step_upgrade() {
-    CONCERNED=(web migrate proxy)
-    local before
-    scale 2 1
-    before=$(docker inspect --format '{{.Id}}' $(containers --filter label=com.docker.compose.service=web))
-    # A release that differs in its version alone.
-    sed -i 's/^VERSION = .*/VERSION = "0.2.99"/' "$FOLDER/core/version.py"
-    sed -i '0,/^## \[/s//## [0.2.99] - unreleased\n\n### Added\n- Nothing.\n\n## [/' "$FOLDER/CHANGELOG.md"
-    git -C "$FOLDER" -c user.name=check -c user.email=check@example.com commit --quiet --all --message 'Another version'
-    load_begin
-    (cd "$FOLDER" && ./upgrade) >"$WORK/upgrade" 2>&1 || fail "./upgrade: $(tail -n 60 "$WORK/upgrade")"
-    load_end
-    [ "$(number_of web)" = 2 ] || fail "two containers of web before the upgrade, $(number_of web) after it"
-    local id
-    for id in $(containers --filter label=com.docker.compose.service=web); do
-        [[ $before != *$id* ]] || fail "a container of web was not replaced: $id"
-        [ "$(docker exec "$id" python -c 'from core.version import VERSION; print(VERSION)')" = 0.2.99 ] || fail 'web has the old version'
-    done
-    (cd "$FOLDER" && ./upgrade --check) >"$LOG" 2>&1 || fail "./upgrade --check: $(cat "$LOG")"
-    scale 1 1
 }
