@@ -114,7 +114,7 @@ finish() {
         show_logs >&2
     fi
     if [ -n "$keep" ]; then
-        echo "kept: project $RUN, folder $FOLDER (docker compose --project-name $RUN --profile '*' down --volumes)"
+        echo "kept: --on $RUN; to remove it: docker compose --project-name $RUN --profile '*' down --volumes; rm -r $WORK"
     else
         remove
         rm -rf "$WORK"
