@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Steps: what clients and people do.
 
 step_predict() {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Steps: from the clone to running containers, and what starting again may change.
 
 step_build() {
@@ -90,7 +91,7 @@ step_kill() {
     kill_services 120 $services
     wait $probe
     result=$(cat "$WORK/probe")
-    [[ $result == *'"refused": 0,'* ]] || fail "while $(echo $services) were killed: $result"
+    [[ $result == *' 0 failures' && $result != '0 '* ]] || fail "while $(echo $services) were killed: $result"
     for service in web postgres proxy; do
         kill_services 120 "$service"
         until client predict >"$LOG" 2>&1; do

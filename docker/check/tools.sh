@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What the steps of docker/check.sh share.
 
 # Functions, so that commands that Vigía prints can be run verbatim with another client. `command` skips functions.
@@ -21,7 +22,10 @@ skip() { printf 'NOT CHECKED  %s: %s\n' "$STEP" "$*"; }
 trouble() { printf 'FAIL  %s, line %s: %s\n' "$STEP" "$1" "$2" >&2; }
 
 # Containers of the project: `containers` for the running ones, `containers --all`.
-containers() { docker ps --quiet --no-trunc "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"; }
+containers() {
+    docker ps --quiet --no-trunc "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --filter label=com.docker.compose.oneoff=False
+}
 
 service_of() { docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}}' "$1"; }
 
@@ -104,12 +108,13 @@ remove() {
 finish() {
     trap - ERR EXIT
     set +e
+    [ -z "${LOAD:-}" ] || kill "$LOAD" 2>/dev/null
     if [ "$1" != 0 ]; then
         printf 'FAIL  in step %s; the last lines of the containers:\n' "$STEP" >&2
         show_logs >&2
     fi
     if [ -n "$keep" ]; then
-        echo "kept: project $RUN, folder $FOLDER (docker compose --project-name $RUN --profile '*' down --volumes)"
+        echo "kept: --on $RUN; to remove it: docker compose --project-name $RUN --profile '*' down --volumes; rm -r $WORK"
     else
         remove
         rm -rf "$WORK"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Steps: what containers must not be able to do.
 
 # Only the proxies are reached from outside.

@@ -1,4 +1,4 @@
-"""What the image's build removes from the installed packages, and that it removes nothing that Vigía uses."""
+"""The image's build removes parts of the installed packages, and nothing that Vigía uses."""
 
 from __future__ import annotations
 

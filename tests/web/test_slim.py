@@ -242,7 +242,7 @@ def test_what_needs_the_full_image_is_refused_in_words(
     assert ready.status_code == 200, "churn still answers"
     assert "1 active version(s) cannot be loaded" in ready.text
     assert message in slim.printed()
-    # What web computes itself needs none of these packages, and training on stored rows is a job.
+    # Evaluations need none of these packages, and training on stored rows is a job.
     for path, body in (("churn/evaluations/", {"instances": labelled}), ("churn/predictions/", customer)):
         assert api.post(f"/api/v1/models/{path}", json=body).status_code == 200
     logged = api.post("/api/v1/models/churn/predictions/", json=customer).json()["predictions"][0]["id"]
