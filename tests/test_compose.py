@@ -37,7 +37,8 @@ SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
 IMAGE = f"${{VIGIA_IMAGE:-vigia:{VERSION}}}"
 OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE} - {"secrets"}
 ONE_SHOT = {"secrets", "migrate"}
-MONITORING = {"prometheus", "grafana", "monitoring-proxy"}
+MONITORING = {"prometheus", "alertmanager", "grafana", "monitoring-proxy"}
+NEEDS_A_WAY_OUT = {"alertmanager"}
 PROXIES = {"proxy", "monitoring-proxy"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -119,6 +120,7 @@ def test_only_the_proxies_are_published_and_on_loopback_by_default() -> None:
         "monitoring-proxy": [
             "${PROMETHEUS_PUBLISH:-127.0.0.1:9090}:9090",
             "${GRAFANA_PUBLISH:-127.0.0.1:3000}:3000",
+            "${ALERTMANAGER_PUBLISH:-127.0.0.1:9093}:9093",
         ],
     }
     with_tls = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
@@ -136,7 +138,7 @@ def test_no_service_but_the_proxies_reaches_another_network_than_the_inner_ones(
     for name, service in SERVICES.items():
         networks = service.get("networks", [])
         assert ("edge" in networks) == (name in PROXIES), name
-        assert "egress" not in networks, name
+        assert ("egress" in networks) == (name in NEEDS_A_WAY_OUT), name
         assert networks or service["network_mode"] == "none", name
     assert SERVICES["web"]["networks"] == ["back", "inner"]
     for name in OURS - {"web"} | {"postgres", "redis"}:
@@ -148,7 +150,7 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
     found = {}
     for mount in SERVICES[name].get("volumes", []):
         if isinstance(mount, str):
-            source, target, *options = mount.split(":")
+            source, target, *options = re.split(r":(?!-)", mount)
             found[target] = {"source": source, "target": target, "read_only": "ro" in options}
         else:
             found[mount["target"]] = mount
@@ -157,7 +159,7 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
 
 def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
     readers = dict.fromkeys(OURS, "vigia") | {
-        name: name for name in ("postgres", "redis", "prometheus", "grafana")
+        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana")
     }
     for name in set(SERVICES) - {"secrets"}:
         found = [mount for mount in mounts(name).values() if mount["source"] == "secrets"]
@@ -175,7 +177,7 @@ def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
 
 
 def test_a_service_that_reads_secrets_waits_for_them() -> None:
-    for name in ("postgres", "redis", "migrate", "prometheus", "grafana"):
+    for name in ("postgres", "redis", "migrate", "prometheus", "alertmanager", "grafana"):
         waits = SERVICES[name]["depends_on"]["secrets"]["condition"]
         assert waits == "service_completed_successfully", name
 
@@ -204,20 +206,29 @@ def test_no_secret_is_in_an_environment_or_on_a_command_line(name: str) -> None:
 
 def test_prometheus_scrapes_existing_hosts_and_ports() -> None:
     scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
-    ports = {
-        name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "housekeeping")
+    jobs = {job["job_name"]: job for job in scraped["scrape_configs"]}
+    # Docker's DNS names every container of a service, so with `--scale` each is a target of its own.
+    discovered = {
+        name: (found["names"], found["type"], found["port"])
+        for name, job in jobs.items()
+        for found in job.get("dns_sd_configs", [])
     }
-    assert targets == {
-        "vigia": ["web:8000"],
-        "vigia-worker": [f"{name}:{port}" for name, port in ports.items()],
+    ports = {SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "housekeeping")}
+    assert discovered == {
+        "vigia": (["web"], "A", 8000),
+        "vigia-worker": (["worker", "housekeeping"], "A", *ports),
     }
-    assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].endswith(",web")
-    for job in scraped["scrape_configs"]:
-        assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+    for name in discovered:
+        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+    [sent_to] = scraped["alerting"]["alertmanagers"][0]["dns_sd_configs"]
+    assert (sent_to["names"], sent_to["port"]) == (["alertmanager"], 9093)
+    assert scraped["rule_files"] == ["alerts.yml"]
+    assert mounts("prometheus")["/etc/prometheus/alerts.yml"]["source"] == "./monitoring/alerts.yml"
+    for network in SERVICES["web"]["networks"], SERVICES["worker"]["networks"]:
+        assert set(network) & set(SERVICES["prometheus"]["networks"])
     mounted = {mount["source"].removeprefix("./") for name in SERVICES for mount in mounts(name).values()}
     for place in mounted - set(LOADED["volumes"]):
-        assert (ROOT / place).exists(), place
+        assert (ROOT / re.sub(r"^\$\{\w+:-(?:\./)?(.*)\}$", r"\1", place)).exists(), place
     # Metrics files belong to the container and are lost with it.
     for name in ("web", "worker", "housekeeping"):
         assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")

@@ -15,13 +15,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
 from config import first_versions, welcome
 from core import env
+from core.database import restores
+from core.version import VERSION
 from predictions.log import partitions
 from training import providers
 from training.access import client_keys
@@ -57,9 +59,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         first_versions.stop_when_told()
+        if restores.unfinished():
+            raise CommandError(restores.MESSAGE)
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        # `./upgrade` reads the file: the version that it starts from.
+        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        (settings.VAR_DIR / "version").write_text(f"{VERSION}\n", encoding="utf-8")
         rows = lookup.sync_catalogue()
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
@@ -74,7 +81,6 @@ class Command(BaseCommand):
             tasks.append(partial(self._prepare_web, options["web_may_start"]))
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
         if not options["no_accounts"]:
-            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             tasks.append(self._create_accounts)
         first_versions.run_parallel(tasks)
         self._profile_active()
