@@ -28,6 +28,7 @@ from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_c
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
+SLIM = ROOT / "docker" / "compose.slim.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
@@ -47,6 +48,15 @@ def instructions() -> list[tuple[str, str]]:
     lines = (line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
+
+
+def in_stages() -> Iterator[tuple[str, str, str]]:
+    """Yields (stage, instruction, rest)."""
+    stage = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            stage = rest.partition(" AS ")[2]
+        yield stage, word, rest
 
 
 # -- compose -------------------------------------------------------------------------------------------
@@ -260,7 +270,8 @@ def settable() -> set[str]:
     }
     build = SERVICES["secrets"]["build"]["args"]
     passed_on |= {name for name, value in build.items() if value is None}
-    return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text(encoding="utf-8")))
+    text = COMPOSE.read_text(encoding="utf-8") + SLIM.read_text(encoding="utf-8")
+    return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
 
 
 def example() -> dict[str, str]:
@@ -375,7 +386,9 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
 
 
 def test_the_image_holds_the_packages_of_production_alone() -> None:
-    assert "--require-hashes" in DOCKERFILE
+    installing = (ROOT / "docker" / "install.sh").read_text(encoding="utf-8")
+    assert "--require-hashes" in installing
+    assert "--only-binary :all:" in installing
     assert "requirements.txt" in DOCKERFILE
     assert "requirements-local" not in DOCKERFILE
     assert "requirements-dev" not in DOCKERFILE
@@ -386,13 +399,19 @@ def test_the_image_holds_the_packages_of_production_alone() -> None:
 def test_the_image_starts_from_a_pinned_python() -> None:
     arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", arguments["PYTHON_IMAGE"])
-    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${PYTHON_IMAGE}"}
+    made = {stage for stage, _, _ in in_stages()}
+    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} - made == {"${PYTHON_IMAGE}"}
 
 
 def test_the_image_runs_as_an_unprivileged_user() -> None:
-    words = [word for word, _ in instructions()]
-    assert dict(instructions())["USER"] == "10001:10001"
-    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
+    users = {stage: rest for stage, word, rest in in_stages() if word == "USER"}
+    assert users.pop("base") == "10001:10001"
+    assert users.pop("code") == "0:0", "a stage to copy from"
+    assert "slim" not in users
+    assert "vigia" not in users
+    for image in ("slim", "vigia"):
+        assert f"FROM base AS {image}\n" in DOCKERFILE
+        assert {word for stage, word, _ in in_stages() if stage == image} == {"FROM", "COPY", "ENV", "ARG"}
 
 
 def test_no_secret_stays_in_a_layer() -> None:
@@ -619,3 +638,25 @@ def test_the_health_checks_of_containers_kill_silent_processes() -> None:
 
 def test_an_unknown_check_is_refused() -> None:
     assert healthy("nobody")[0] == 2
+
+
+# -- the slim image ------------------------------------------------------------------------------------
+
+
+def test_the_slim_override_changes_web_and_tells_the_services_that_activate_versions() -> None:
+    services = yaml.safe_load(SLIM.read_text(encoding="utf-8"))["services"]
+    assert {name for name in services if "build" in services[name]} == {"web"}, "one service builds it"
+    assert services["web"]["build"]["target"] == "slim"
+    assert services["web"]["image"] == f"${{VIGIA_SLIM_IMAGE:-vigia:{VERSION}-slim}}"
+    assert all(each["environment"] == {"COMPILED_ONLY": 1} for each in services.values())
+    assert set(services) == {"migrate", "web", "worker", "housekeeping"}
+
+
+def test_the_images_differ_in_their_packages_alone() -> None:
+    """The slim image gets code and settings from the same stages as the full one."""
+    slim, full = (
+        DOCKERFILE.partition(f"FROM base AS {name}\n")[2].partition("FROM ")[0] for name in ("slim", "vigia")
+    )
+    assert slim.replace("web-packages", "packages").replace("ENV COMPILED_ONLY=1\n", "").split() == [
+        word for line in full.splitlines() if not line.startswith("#") for word in line.split()
+    ]
