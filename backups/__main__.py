@@ -77,9 +77,8 @@ def bring_back(options: argparse.Namespace) -> None:
     )
     if options.verify:
         manifest = restore.verified(wanted, None)
-        say(
-            f"{wanted.backup}: all {len(manifest.parts)} parts are whole, {sum(manifest.rows.values()):,} rows"
-        )
+        rows = sum(manifest.rows.values())
+        say(f"{wanted.backup}: all {len(manifest.parts)} parts are whole, {rows:,} rows")
         return
     with work_directory() as work:
         restore.restore(wanted, Database.configured(), work, say)

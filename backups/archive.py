@@ -99,7 +99,7 @@ class _Hashing(io.RawIOBase):
         return data
 
 
-def write(target: IO[bytes], dump: Path, stored: Path, manifest: Manifest, needed: list[str]) -> None:
+def write(target: Any, dump: Path, stored: Path, manifest: Manifest, needed: list[str]) -> None:
     """Writes the archive to a stream and completes the manifest.
 
     Parameters
@@ -157,7 +157,7 @@ def unpack(source: IO[bytes], target: Path | None) -> Manifest:
         while rest := source.read(CHUNK):  # to the end: only there an encrypted file is known to be complete
             if rest.strip(b"\0"):
                 raise BackupError("the backup is damaged: something follows its end")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise BackupError(f"the backup is truncated or damaged: {error}") from None
     if manifest is None:
         raise BackupError("the backup is truncated: its manifest is missing")

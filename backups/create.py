@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backups import archive, encryption, store, tombstones
 from backups.archive import Manifest
@@ -94,7 +94,7 @@ def create(
 
 
 def _create(
-    source: Database, place: Folder | Bucket, work: Path, recipients: list[object], keep: int, suffix: str
+    source: Database, place: Folder | Bucket, work: Path, recipients: list[Any], keep: int, suffix: str
 ) -> Made:
     place.prepare()
     dump, stored = work / archive.DUMP, work / "store"
@@ -117,7 +117,8 @@ def _create(
     if name in place.names():
         raise BackupError(f"{place.label} holds {name} already: wait a second")
     with place.writer(name) as stream:
-        with encryption.encrypted(stream, recipients) if recipients else nullcontext(stream) as target:
+        sealed: Any = encryption.encrypted(stream, recipients) if recipients else nullcontext(stream)
+        with sealed as target:
             archive.write(target, dump, stored, manifest, snapshot.stored)
         size = stream.size
     # A backup that nobody has read is a hope. An encrypted one only its owner can read.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final, LiteralString, cast
+from typing import IO, Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -72,7 +72,7 @@ END $do$;
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one consistent view of the database holds.
+    """One consistent view of the database.
 
     rows : number of rows by table, partitions in their parent. migrations : applied ones by application.
     stored : names in the store to which rows refer. server : PostgreSQL's version number.
@@ -239,8 +239,10 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _one(connection: psycopg.Connection[Any], statement: str, parameters: list[Any] | None = None) -> Any:
-    row = connection.execute(cast("LiteralString", statement), parameters).fetchone()
+def _one(
+    connection: psycopg.Connection[Any], statement: LiteralString, parameters: list[Any] | None = None
+) -> Any:
+    row = connection.execute(statement, parameters).fetchone()
     assert row is not None
     return row[0]
 

@@ -73,7 +73,7 @@ def identities(path: Path) -> list[Any]:
 
 
 @contextmanager
-def encrypted(target: IO[bytes], to: list[Any]) -> Iterator[IO[bytes]]:
+def encrypted(target: Any, to: list[Any]) -> Iterator[IO[bytes]]:
     """Gives a stream whose bytes are encrypted into `target`; the block's end completes them."""
     pyrage = _pyrage()
     with _piped(lambda source: pyrage.encrypt_io(source, target, to)) as stream:

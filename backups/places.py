@@ -1,4 +1,4 @@
-"""Where backups are kept: a folder, or a bucket of S3-compatible storage.
+"""Places of backups: folders, and buckets of S3-compatible storage.
 
 A backup appears under its name when all its bytes are there: a folder has a temporary name until then, and
 S3 shows an object when its upload is complete. The file of tombstones is beside the backups.
@@ -78,7 +78,7 @@ class Folder:
                 yield stream
                 file.flush()
                 os.fsync(file.fileno())
-            # What the disk returns, not what was written.
+            # The disk may return other bytes than it got.
             if store.digest(partial) != stream.digest:
                 raise BackupError(f"{partial} does not hold what was written to it: check the disk")
             self.write(name + DIGEST, _digest_line(stream.digest, name))

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What a restore may do; see the command's help."""
+    """Options of a restore; the command's help describes them."""
 
     backup: str
     identity: Path | None = None

@@ -150,6 +150,7 @@ def _user(record: Record) -> int:
     """Applies a user's record; returns 1 if it changed a user."""
     if record.kind not in (Kind.USER_DELETED, Kind.USER_DEACTIVATED, Kind.USER_ACTIVATED):
         return 0
+    assert record.moment is not None
     users = User.objects.filter(pk=int(record.reference), date_joined=record.moment)
     if record.kind != Kind.USER_DELETED:
         active = record.kind == Kind.USER_ACTIVATED

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from rest_framework import serializers
 
 from predictions.serializers import rollouts
@@ -150,14 +151,19 @@ def codes_of_our_serializers() -> dict[str, str]:
     return by_code
 
 
+def codes_of_the_proxy() -> dict[str, str]:
+    text = (ROOT / "docker" / "proxy" / "Caddyfile").read_text(encoding="utf-8")
+    return dict.fromkeys(re.findall(r'"code": "(\w+)"', text), "Caddyfile")
+
+
 def test_every_error_code_is_explained() -> None:
     explained = table_words(DOCS / "errors.md", CODE)
-    missing = {**codes_of_our_serializers(), **codes_in_code()}
+    missing = {**codes_of_our_serializers(), **codes_in_code(), **codes_of_the_proxy()}
     assert not {code: place for code, place in missing.items() if code not in explained}, "not in errors.md"
 
 
 def test_every_explained_error_code_exists() -> None:
-    known = codes_in_code() | codes_of_our_serializers()
+    known = codes_in_code() | codes_of_our_serializers() | codes_of_the_proxy()
     assert not set(table_words(DOCS / "errors.md", CODE)) - set(known), (
         "errors.md explains codes that do not exist"
     )
@@ -244,8 +250,12 @@ def test_every_variable_of_the_compose_file_is_documented() -> None:
     page = DOCS / "operating.md"
     documented = set(table_words(page, VARIABLE))
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    used = set(re.findall(r"\$\{([A-Z_]+)|environment: ([A-Z_]+)\}", text))
-    used = {name for names in used for name in names if name}
+    used = set(re.findall(r"\$\{([A-Z_]+)", text))
+    # Variables without a value: passed on from .env.
+    services = yaml.safe_load(text)["services"].values()
+    for service in services:
+        for passed in (service.get("environment", {}), service.get("build", {}).get("args", {})):
+            used |= {name for name, value in passed.items() if value is None}
     inside = {"WORKER_CONCURRENCY"}
     assert not used - documented - inside
     own = set(table_words(page, VARIABLE, under="Variables of the compose file alone"))
