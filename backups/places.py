@@ -65,9 +65,12 @@ class Folder:
             raise BackupError(f"the folder {self.path} cannot be used: {error.strerror}") from error
 
     def names(self) -> list[str]:
-        with suppress(FileNotFoundError):
+        try:
             return sorted(path.name for path in self.path.iterdir() if NAME.fullmatch(path.name))
-        return []
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise BackupError(f"the folder {self.path} cannot be used: {error.strerror}") from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[HashingWriter]:
