@@ -447,32 +447,36 @@ def test_the_schedule_makes_a_backup_and_is_missed_when_it_cannot(
         "METRICS_DIR": str(tmp_path / "metrics"),
     }  # fmt: skip
 
-    def health() -> int:
-        command = [sys.executable, "-m", "docker.health", "backup", "--seconds", "10"]
+    def health(seconds: str) -> int:
+        command = [sys.executable, "-m", "docker.health", "backup", "--seconds", seconds]
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False).returncode
 
-    def run(seconds: float) -> str:
+    def run(until: str, further: float) -> str:
+        """Runs the schedule until its log holds a text, and for some more seconds; returns the log."""
         with (tmp_path / "log").open("w+") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "backups", "schedule"], cwd=ROOT, env=environment, stderr=log
             )
-            time.sleep(seconds)
+            for _ in range(1200):
+                if until in (tmp_path / "log").read_text():
+                    break
+                time.sleep(0.1)
+            time.sleep(further)
             process.terminate()
-            assert process.wait(10) == 0
-            log.seek(0)
-            return log.read()
+            assert process.wait(30) == 0
+            return (tmp_path / "log").read_text()
 
-    assert health() == 1
-    assert "bytes in" in run(8)
-    assert health() == 0
+    assert health("60") == 1
+    assert "bytes in" in run("bytes in", 1)
+    assert health("60") == 0
     assert len(list((tmp_path / "kept").glob("vigia-*.tar"))) == 1
-    assert "bytes in" not in run(3)  # none is due
+    assert "bytes in" not in run("every 24 hours", 4)  # none is due
     assert stack.sql("SELECT role FROM training_heartbeat WHERE name = 'backup'") == ["backup"]
 
     environment["BACKUP_TO"] = "/dev/null/nowhere"
-    log = run(16)
+    log = run("failed:", 12)
     assert "failed:" in log and "cannot be used" in log
-    assert health() == 1
+    assert health("10") == 1
     stack.sql("UPDATE training_heartbeat SET at = at - interval '10 minutes' WHERE name = 'backup'")
     with web(stack) as address:
         degraded = httpx.get(f"{address}/healthz/ready", timeout=10).json()["degraded"]
