@@ -11,7 +11,7 @@ step_ports() {
 {{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' "$id" | sort -u | tr -d '\n')
         case $service in
             proxy) [ "$ports" = "$VIGIA_PUBLISH " ] || fail "the proxy publishes: $ports" ;;
-            monitoring-proxy) ;;
+            monitoring-proxy) [[ $ports =~ ^(127\.0\.0\.1:[0-9]+\ )+$ ]] || fail "monitoring is published on: $ports" ;;
             *) [ -z "$ports" ] || fail "$service publishes $ports" ;;
         esac
         [ "$(docker inspect --format '{{.HostConfig.NetworkMode}}' "$id")" != host ] || fail "$service is in the network of the host"
