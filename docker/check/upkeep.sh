@@ -57,7 +57,7 @@ step_monitoring() {
     quietly compose up --detach --wait --wait-timeout 180 --scale web=2 --scale worker=2
     quietly compose --profile monitoring up --detach --wait --wait-timeout 180 --no-recreate --scale web=2 --scale worker=2 "${services[@]}"
     # Two of web, two of worker, housekeeping, Prometheus, Alertmanager.
-    note "$(PASSWORD=$password client monitoring "http://$PROMETHEUS_PUBLISH" "http://$ALERTMANAGER_PUBLISH" "http://$GRAFANA_PUBLISH" 7)"
+    NOTE=$(PASSWORD=$password client monitoring "http://$PROMETHEUS_PUBLISH" "http://$ALERTMANAGER_PUBLISH" "http://$GRAFANA_PUBLISH" 7)
     STEP='monitoring, ports' step_ports
     STEP='monitoring, rights' step_rights
     STEP='monitoring, networks' step_networks

@@ -3,8 +3,9 @@
 
 # Only the proxies are reached from outside.
 step_ports() {
-    local id service ports
-    while read -r id; do
+    local id ids service ports
+    ids=$(some_containers)
+    for id in $ids; do
         service=$(service_of "$id")
         # Asked for, and there: a container of internal networks alone gets no port.
         ports=$(docker inspect --format '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}
@@ -15,7 +16,7 @@ step_ports() {
             *) [ -z "$ports" ] || fail "$service publishes $ports" ;;
         esac
         [ "$(docker inspect --format '{{.HostConfig.NetworkMode}}' "$id")" != host ] || fail "$service is in the network of the host"
-    done < <(containers)
+    done
 }
 
 # No secret in what the engine shows of containers and image, in a command line or in a log.
@@ -45,14 +46,16 @@ for path in pathlib.Path("/secrets").rglob("*"):
         grep -E '^[A-Z_]*(PASSWORD|SECRET|TOKEN|KEY|_URL|REDISCLI_AUTH)=.' | grep -vE '^GPG_KEY=' || true)
     [ -z "$name" ] || fail "environment of a container: $name"
     # A reader's directory opens for the reader alone.
-    found=$(compose exec -T web sh -c 'ls /run/secrets; cat /run/secrets/postgres_password 2>/dev/null' | grep -xE '(postgres|grafana)_password|.*stored' || true)
-    [ -z "$found" ] || fail "web sees $found"
+    found=$(compose exec -T web ls /run/secrets)
+    grep -qx secret_key <<<"$found" || fail "web sees no secret at all: $found"
+    ! grep -qE 'postgres|grafana|stored' <<<"$found" || fail "web sees secrets of others: $found"
 }
 
 # Read-only root, an unprivileged user, no capabilities; as configured, and as the kernel says.
 step_rights() {
-    local id service config status uid caps allowed
-    while read -r id; do
+    local id ids service config status uid caps allowed
+    ids=$(some_containers)
+    for id in $ids; do
         service=$(service_of "$id")
         CONCERNED=("$service")
         case $service in
@@ -77,7 +80,7 @@ step_rights() {
         fi
         ! docker exec --user 0 "$id" sh -c 'echo x >/check-of-root' 2>"$LOG" || fail "$service can write to its root"
         grep -qi 'read-only' "$LOG" || fail "$service: writing to the root fails with $(cat "$LOG")"
-    done < <(containers)
+    done
 }
 
 # Connects from the network of a container; prints open, or the error.
@@ -93,7 +96,7 @@ except OSError as error:
 
 # Services without need have no way out; nobody reaches past the neighbours.
 step_networks() {
-    local outside listener id service way ways_out=0
+    local outside listener id ids service way proxy ways_out=0
     # A listener that is outside of the project's networks: on the address of the engine's default bridge.
     outside=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
     [ -n "$outside" ] || outside=172.17.0.1
@@ -101,7 +104,8 @@ step_networks() {
 import socket
 server = socket.create_server(("0.0.0.0", 18999))
 while True: server.accept()[0].close()')
-    while read -r id; do
+    ids=$(some_containers)
+    for id in $ids; do
         service=$(service_of "$id")
         CONCERNED=("$service")
         way=$(reach "$id" "$outside" 18999)
@@ -111,16 +115,21 @@ while True: server.accept()[0].close()')
             *)
                 [ "$way" != open ] || fail "$service has a way out" ;;
         esac
-    done < <(containers)
+    done
     # Without it, the failures above prove nothing.
-    [ "$(reach "$(container proxy)" "$outside" 18999)" = open ] || fail "not even the proxy reaches a listener outside: the check is blind"
+    proxy=$(container proxy) way=$(reach "$proxy" "$outside" 18999)
+    [ "$way" = open ] || fail "not even the proxy reaches a listener outside: the check is blind"
     docker rm --force "$listener" >/dev/null
-    local database broker web
-    database=$(address_of postgres) broker=$(address_of redis) web=$(address_of web)
-    [ "$(reach "$(container web)" "$database" 5432)" = open ] || fail "web does not reach PostgreSQL at $database"
-    [ "$(reach "$(container worker)" "$broker" 6379)" = open ] || fail "worker does not reach Valkey at $broker"
-    for way in "$database 5432" "$broker 6379"; do
-        [ "$(reach "$(container proxy)" $way)" != open ] || fail "the proxy reaches $way"
+    local database broker
+    database=$(address_of postgres)
+    broker=$(address_of redis)
+    [ -n "$database" ] && [ -n "$broker" ] || fail 'PostgreSQL or Valkey has no address'
+    id=$(container housekeeping)
+    for service in "$database 5432" "$broker 6379"; do
+        way=$(reach "$id" $service)
+        [ "$way" = open ] || fail "housekeeping does not reach $service: $way"
+        way=$(reach "$proxy" $service)
+        [ "$way" != open ] || fail "the proxy reaches $service"
     done
     note "$ways_out services with a way out"
 }
