@@ -23,7 +23,7 @@ from training.serializers import InstanceSerializer
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
-ROOMS = ("config", "web", "recommender", "predictions", "training", "core", "vigia_ml")
+ROOMS = ("config", "web", "recommender", "predictions", "training", "backups", "core", "vigia_ml")
 
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
@@ -235,8 +235,8 @@ def variables_in_code() -> frozenset[str]:
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
     names |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
     names = {name for name in names if name.removesuffix("_FILE") == name or name[:-5] not in names}
-    # Not for operators: Vigía itself sets both.
-    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
+    # Not for operators: Vigía itself sets them.
+    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY", "BACKUP_CALLED_FROM"})
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:
