@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -86,6 +86,15 @@ backup-s3: install-dev ## Backups in S3-compatible storage, against a real serve
 format: install-dev ## Rewrite to the house format
 	"$(BIN)/ruff" check --fix
 	"$(BIN)/ruff" format
+
+containers: ## Build, start, use, kill, scale, save and upgrade the containers on a Docker Engine (DOCKER=docker)
+	@docker/check.sh
+
+containers-long: ## The same, and an upgrade from the version before, the slim image, make run without a compiler
+	@docker/check.sh --long
+
+wheels: install-dev ## Ask the package index for the wheels of all pins, into requirements-wheels.json
+	@"$(BIN)/python" -m tools.wheels
 
 openapi: install-dev ## Write docs/openapi.yaml anew
 	@$(TEST_STACK) python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml

@@ -175,6 +175,30 @@ def compiled_versions_were_compared_at_thresholds(
         )
 
 
+@register(Tags.database)
+def active_versions_are_compiled(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> Messages:
+    """Checks an installation with COMPILED_ONLY, whose web processes may lack scikit-learn."""
+    if "default" not in (databases or ()) or not settings.COMPILED_ONLY:
+        return
+    from training import artifacts
+    from training.models import ModelVersion
+
+    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    rows = rows.select_related("registered_model").only("registered_model__name", "number", "engine")
+    try:
+        names = [str(version) for version in rows if artifacts.needs_scikit_learn(version)]
+    except DatabaseError:  # not migrated yet
+        return
+    for name in names:
+        yield Error(
+            f"{name} is active and only scikit-learn can serve it, but COMPILED_ONLY is set.",
+            hint="Activate a compiled version first, or remove COMPILED_ONLY and the slim web image.",
+            id="vigia.E021",
+        )
+
+
 @register()
 def limits_are_positive(app_configs: Any, **kwargs: Any) -> Messages:
     for name in LIMITS:

@@ -1,7 +1,8 @@
 """gunicorn's settings, for the local stack and for containers. Environment variables:
 
 HOST and PORT (127.0.0.1:8000), WEB_CONCURRENCY (2 processes), WEB_THREADS (8 per process),
-WEB_GRACEFUL_TIMEOUT (20 seconds for the requests under way when gunicorn stops).
+WEB_DRAIN_SECONDS (0; seconds for which idle connections stay open when gunicorn stops),
+WEB_GRACEFUL_TIMEOUT (20 seconds after that for the requests under way).
 """
 
 import os
@@ -24,7 +25,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 preload_app = False
 # Files, the log and the database need file descriptors, too.
 worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
-graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
+_drain_seconds = int(os.environ.get("WEB_DRAIN_SECONDS") or 0)
+graceful_timeout = _drain_seconds + int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # The prediction log has every prediction already.
 accesslog = None
@@ -40,6 +42,17 @@ def on_starting(server: Any) -> None:
     from core.metrics import multiprocess_dir
 
     multiprocess_dir.begin("web")
+
+
+def pre_exec(server: Any) -> None:
+    """SIGUSR2 starts a new master with the same sockets: this one's processes must not end them."""
+    from web import sharing
+
+    sharing.add_master()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    worker.drain_seconds = _drain_seconds
 
 
 def _keep_the_heap_small() -> None:

@@ -53,6 +53,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "web.middleware.RequestIdMiddleware",
+    "web.metrics.views.AnswerScrapers",
     "web.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -130,6 +131,10 @@ STORAGES: dict[str, Any] = {
 }
 STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
+
+# -- engines -------------------------------------------------------------------------------------------
+# Whether a version that only scikit-learn can serve is refused; set where web runs from the slim image.
+COMPILED_ONLY = env.flag("COMPILED_ONLY", default=False)
 
 # -- jobs: one process each, started by the worker -----------------------------------------------------
 JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # soft time limit of a job: then it is asked to stop

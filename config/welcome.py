@@ -33,15 +33,17 @@ def local(var: Path, password: str, key: str, unusable: Mapping[int, str], first
     return "\n".join([*lines, "", "Ctrl-C stops everything.", ""])
 
 
-def compose(var: Path, unusable: Mapping[int, str], first: Any) -> str:
+def compose(
+    var: Path, unusable: Mapping[int, str], first: Any, environment: Mapping[str, str] = os.environ
+) -> str:
     """Returns the text of the containers, without secrets, because it is written to their log."""
-    place = address()
+    place = address(environment)
     password, key = var / "admin-password", var / "client-key"
     shown = f"password: {CAT} {password}" if password.exists() else "the password that you set"
     lines = _pages(place, shown, f"{CAT} {key}" if key.exists() else "", unusable)
     if key.exists():
         # Nobody knows the authority of a try, so curl cannot check its certificate.
-        curl = "curl -sk" if os.environ.get("VIGIA_CERTIFICATES") == "local_certs" else "curl -s"
+        curl = "curl -sk" if environment.get("VIGIA_CERTIFICATES") == "local_certs" else "curl -s"
         header = f'"Authorization: Token $({CAT.replace("exec", "exec -T")} {key})"'
         # One line: the log puts the service's name before each line.
         lines += _prediction(place, first, header, "", curl)

@@ -1,10 +1,10 @@
 """Makes the secrets of the containers: one file for each reader, in the volume `secrets`.
 
 python -m docker.secrets                   makes the missing secrets and each reader's files
-python -m docker.secrets --replace NAME    replaces one secret: by the file in ./secrets/, else by a random one
+python -m docker.secrets --replace NAME    replaces one: by the file in ./secrets/, else by a random one
 
-A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken instead
-of a random one. Exit code 1: refused; the message says why.
+A stored secret is never overwritten otherwise. A file in ./secrets/ with the name of a secret is taken
+instead of a random one. Exit code 1: refused; the message says why.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     # Optional: for backups in S3-compatible storage.
     "aws_access_key_id": _none,
     "aws_secret_access_key": _none,
+    # Optional: of the receivers in ALERTMANAGER_CONFIG.
+    "smtp_password": _none,
+    "webhook_url": _none,
 }
 """Maker of each secret. The names are those of the files in ./secrets/."""
 
@@ -109,6 +112,9 @@ READERS: Mapping[str, Reader] = {
     ),
     "redis": Reader(VALKEY, {"redis_password": plain("redis_password"), "valkey.conf": valkey_conf}),
     "prometheus": Reader(PROMETHEUS, {"metrics_token": plain("metrics_token")}),
+    "alertmanager": Reader(
+        PROMETHEUS, {"smtp_password": plain("smtp_password"), "webhook_url": plain("webhook_url")}
+    ),
     "grafana": Reader(GRAFANA, {"grafana_password": plain("grafana_password")}),
     "backup": Reader(
         VIGIA,

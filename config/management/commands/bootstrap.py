@@ -23,6 +23,7 @@ from knox.models import AuthToken
 from config import first_versions, welcome
 from core import env
 from core.database import restores
+from core.version import VERSION
 from predictions.log import partitions
 from training import providers
 from training.access import client_keys
@@ -53,7 +54,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--compose",
             action="store_true",
-            help="the compose file runs this: collect no static files, write public/welcome.txt without secrets",
+            help="the compose file runs this: collect no static files, print no secret",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -63,6 +64,9 @@ class Command(BaseCommand):
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        # `./upgrade` reads the file: the version that it starts from.
+        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        (settings.VAR_DIR / "version").write_text(f"{VERSION}\n", encoding="utf-8")
         rows = lookup.sync_catalogue()
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
@@ -77,7 +81,6 @@ class Command(BaseCommand):
             tasks.append(partial(self._prepare_web, options["web_may_start"]))
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
         if not options["no_accounts"]:
-            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             tasks.append(self._create_accounts)
         first_versions.run_parallel(tasks)
         self._profile_active()
