@@ -647,3 +647,25 @@ def test_the_health_checks_of_containers_kill_silent_processes() -> None:
 
 def test_an_unknown_check_is_refused() -> None:
     assert healthy("nobody")[0] == 2
+
+
+# -- the slim image ------------------------------------------------------------------------------------
+
+
+def test_the_slim_override_changes_web_and_tells_the_services_that_activate_versions() -> None:
+    services = yaml.safe_load((ROOT / "docker" / "compose.slim.yml").read_text(encoding="utf-8"))["services"]
+    assert {name for name in services if "build" in services[name]} == {"web"}, "one service builds it"
+    assert services["web"]["build"]["target"] == "slim"
+    assert services["web"]["image"] == f"${{VIGIA_SLIM_IMAGE:-vigia:{VERSION}-slim}}"
+    assert all(each["environment"] == {"COMPILED_ONLY": 1} for each in services.values())
+    assert set(services) == {"migrate", "web", "worker", "housekeeping"}
+
+
+def test_the_images_differ_in_their_packages_alone() -> None:
+    """The slim image gets code and settings from the same stages as the full one."""
+    slim, full = (
+        DOCKERFILE.partition(f"FROM base AS {name}\n")[2].partition("FROM ")[0] for name in ("slim", "vigia")
+    )
+    assert slim.replace("web-packages", "packages").replace("ENV COMPILED_ONLY=1\n", "").split() == [
+        word for line in full.splitlines() if not line.startswith("#") for word in line.split()
+    ]
