@@ -28,6 +28,7 @@ from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_c
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
+SLIM = ROOT / "docker" / "compose.slim.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
