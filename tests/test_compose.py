@@ -34,10 +34,11 @@ REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 LOADED: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
 IMAGE = f"${{VIGIA_IMAGE:-vigia:{VERSION}}}"
+BACKUP_IMAGE = f"${{VIGIA_BACKUP_IMAGE:-vigia-backup:{VERSION}}}"
 OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE} - {"secrets"}
 ONE_SHOT = {"secrets", "migrate"}
 MONITORING = {"prometheus", "alertmanager", "grafana", "monitoring-proxy"}
-NEEDS_A_WAY_OUT = {"alertmanager"}
+NEEDS_A_WAY_OUT = {"alertmanager", "backup"}
 PROXIES = {"proxy", "monitoring-proxy"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -49,21 +50,41 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
 
 
+def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Returns stage -> (its base, its own instructions); the last stage, the default, has no name."""
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    name = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            found[name] = (base, [])
+        elif found:
+            found[name][1].append((word, rest))
+    return found
+
+
+def image(stage: str) -> list[tuple[str, str]]:
+    """Returns the instructions of a stage and of the stages it is built on."""
+    base, own = stages()[stage]
+    return [*(image(base) if base in stages() else []), *own]
+
+
 # -- compose -------------------------------------------------------------------------------------------
 
 
 def test_the_services_are_those_of_the_design() -> None:
     ours = {"migrate", "web", "worker", "housekeeping", "beat"}
-    assert set(SERVICES) == {"secrets", "postgres", "redis", "proxy"} | ours | MONITORING
+    assert set(SERVICES) == {"secrets", "postgres", "redis", "backup", "proxy"} | ours | MONITORING
     assert set(OURS) == ours
     assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
     assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
 
 
-def test_one_service_builds_and_nothing_asks_a_registry_for_our_image() -> None:
-    assert [name for name, service in SERVICES.items() if "build" in service] == ["secrets"]
-    for name in {"secrets"} | OURS:
-        assert SERVICES[name]["image"] == IMAGE
+def test_one_service_builds_an_image_and_nothing_asks_a_registry_for_it() -> None:
+    builds = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+    assert builds == {"secrets": "vigia", "backup": "backup"}
+    assert SERVICES["secrets"]["image"] == IMAGE
+    for name in {*builds, *OURS}:
         assert SERVICES[name]["pull_policy"] == "never"
 
 
@@ -87,7 +108,7 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "mem_limit" in service
     assert "privileged" not in service
-    assert service.get("user") or name in OURS  # ours has its USER in the image
+    assert service.get("user") or name in OURS | {"backup"}  # ours has its USER in the image
     added = {"secrets": ["CHOWN", "DAC_OVERRIDE"], **{proxy: ["NET_BIND_SERVICE"] for proxy in PROXIES}}
     assert service.get("cap_add") == added.get(name)
     assert (service.get("user") == "0:0") == (name == "secrets")
@@ -97,7 +118,7 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
 @each_service
 def test_an_image_is_a_variable_whose_default_has_a_digest(name: str) -> None:
     image = SERVICES[name]["image"]
-    if image == IMAGE:
+    if image in (IMAGE, BACKUP_IMAGE):
         return
     match = re.fullmatch(r"\$\{([A-Z]+_IMAGE):-([a-z/]+):(v?\d+[a-z0-9.-]*)@sha256:([0-9a-f]{64})\}", image)
     assert match, image
@@ -149,7 +170,7 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
 
 def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
     readers = dict.fromkeys(OURS, "vigia") | {
-        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana")
+        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup")
     }
     for name in set(SERVICES) - {"secrets"}:
         found = [mount for mount in mounts(name).values() if mount["source"] == "secrets"]
@@ -241,7 +262,7 @@ COMPOSE_ONLY = table_words(
 
 def set_by_the_image() -> set[str]:
     return {
-        name for word, rest in instructions() if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
+        name for word, rest in image("vigia") if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
     }
 
 
@@ -260,7 +281,9 @@ def settable() -> set[str]:
     }
     build = SERVICES["secrets"]["build"]["args"]
     passed_on |= {name for name, value in build.items() if value is None}
-    return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text(encoding="utf-8")))
+    files = (COMPOSE, ROOT / "docker-compose.tls.yml", ROOT / "docker" / "compose.slim.yml")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
 
 
 def example() -> dict[str, str]:
@@ -368,7 +391,7 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
     assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
     housekeeping = " ".join(SERVICES["housekeeping"]["command"]).replace("=", " ")
     assert housekeeping == " ".join(procfile["housekeeping"].split()[1:]).replace('"', "")
-    assert json.loads(dict(instructions())["CMD"]) == procfile["web"].split()[1:]
+    assert json.loads(dict(image("vigia"))["CMD"]) == procfile["web"].split()[1:]
 
 
 # -- the image -----------------------------------------------------------------------------------------
@@ -386,13 +409,18 @@ def test_the_image_holds_the_packages_of_production_alone() -> None:
 def test_the_image_starts_from_a_pinned_python() -> None:
     arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", arguments["PYTHON_IMAGE"])
-    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${PYTHON_IMAGE}"}
+    names = list(stages())
+    for index, (base, _) in enumerate(stages().values()):
+        assert base in ("${PYTHON_IMAGE}", *names[:index])
+    assert stages()[""] == ("vigia", []), "the default target"
 
 
-def test_the_image_runs_as_an_unprivileged_user() -> None:
-    words = [word for word, _ in instructions()]
-    assert dict(instructions())["USER"] == "10001:10001"
-    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
+@pytest.mark.parametrize("stage", ["vigia", "slim", "backup"])
+def test_the_image_runs_as_an_unprivileged_user(stage: str) -> None:
+    words = [word for word, _ in image(stage)]
+    assert dict(image(stage))["USER"] == "10001:10001"
+    last = len(words) - 1 - words[::-1].index("USER")
+    assert "RUN" not in words[last:]
 
 
 def test_no_secret_stays_in_a_layer() -> None:
