@@ -20,7 +20,6 @@ from django.db import connection
 
 ROOT = Path(__file__).resolve().parent.parent
 PAUSE = 0.005
-GUNICORN = Path(sys.executable).with_name("gunicorn")
 
 
 class Asker:
@@ -161,7 +160,8 @@ class Server(Asker):
     """
 
     def __init__(self, directory: Path, python: Path | str = sys.executable, **env: str) -> None:
-        self.python = python
+        # Not `python -m gunicorn`, whose SIGUSR2 finds gunicorn's own module http before Python's.
+        self.gunicorn = Path(python).with_name("gunicorn")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             super().__init__(probe.getsockname()[1])
@@ -190,7 +190,7 @@ class Server(Asker):
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*limited, self.python, "-m", "gunicorn", "--config", "config/gunicorn.py", "web.asgi"],
+                [*limited, self.gunicorn, "--config", "config/gunicorn.py", "web.asgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:

@@ -28,6 +28,7 @@ from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_c
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
+SLIM = ROOT / "docker" / "compose.slim.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
@@ -281,7 +282,7 @@ def settable() -> set[str]:
     }
     build = SERVICES["secrets"]["build"]["args"]
     passed_on |= {name for name, value in build.items() if value is None}
-    files = (COMPOSE, ROOT / "docker-compose.tls.yml", ROOT / "docker" / "compose.slim.yml")
+    files = (COMPOSE, ROOT / "docker-compose.tls.yml", SLIM)
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
 
@@ -302,10 +303,11 @@ def passed_to(name: str) -> set[str]:
 def test_every_variable_reaches_the_processes_that_read_it() -> None:
     """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
-    own_port = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own |= passed_to("backup") - passed_to("web")
     for name in OURS:
-        assert sorted(of_settings - own_port - passed_to(name)) == [], name
-    passed = {variable for name in OURS for variable in passed_to(name)}
+        assert sorted(of_settings - own - passed_to(name)) == [], name
+    passed = {variable for name in OURS | {"backup"} for variable in passed_to(name)}
     built_in = set(SERVICES["secrets"]["build"]["args"])
     assert sorted(for_operators() - passed - built_in) == []
 
@@ -318,7 +320,7 @@ def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None
 
 
 def test_the_example_environment_names_exactly_the_settable_variables() -> None:
-    in_files = {variable for service in OURS for variable in passed_to(service)} - settable()
+    in_files = {variable for service in OURS | {"backup"} for variable in passed_to(service)} - settable()
     assert sorted(settable() - set(example())) == [], "missing in .env.example"
     assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
     documented = for_operators() | set(COMPOSE_ONLY)
@@ -398,7 +400,9 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
 
 
 def test_the_image_holds_the_packages_of_production_alone() -> None:
-    assert "--require-hashes" in DOCKERFILE
+    installing = (ROOT / "docker" / "install.sh").read_text(encoding="utf-8")
+    assert "--require-hashes" in installing
+    assert "--only-binary :all:" in installing
     assert "requirements.txt" in DOCKERFILE
     assert "requirements-local" not in DOCKERFILE
     assert "requirements-dev" not in DOCKERFILE
@@ -647,3 +651,25 @@ def test_the_health_checks_of_containers_kill_silent_processes() -> None:
 
 def test_an_unknown_check_is_refused() -> None:
     assert healthy("nobody")[0] == 2
+
+
+# -- the slim image ------------------------------------------------------------------------------------
+
+
+def test_the_slim_override_changes_web_and_tells_the_services_that_activate_versions() -> None:
+    services = yaml.safe_load(SLIM.read_text(encoding="utf-8"))["services"]
+    assert {name for name in services if "build" in services[name]} == {"web"}, "one service builds it"
+    assert services["web"]["build"]["target"] == "slim"
+    assert services["web"]["image"] == f"${{VIGIA_SLIM_IMAGE:-vigia:{VERSION}-slim}}"
+    assert all(each["environment"] == {"COMPILED_ONLY": 1} for each in services.values())
+    assert set(services) == {"migrate", "web", "worker", "housekeeping"}
+
+
+def test_the_images_differ_in_their_packages_alone() -> None:
+    """The slim image gets code and settings from the same stages as the full one."""
+    slim, full = (
+        DOCKERFILE.partition(f"FROM base AS {name}\n")[2].partition("FROM ")[0] for name in ("slim", "vigia")
+    )
+    assert slim.replace("web-packages", "packages").replace("ENV COMPILED_ONLY=1\n", "").split() == [
+        word for line in full.splitlines() if not line.startswith("#") for word in line.split()
+    ]

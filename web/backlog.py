@@ -2,7 +2,8 @@
 
 The kernel resets all connections in the backlog when the last process closes the socket. A connection may
 arrive between the last `accept` and that `close`, so the kernel first has to drop new handshakes: their
-clients repeat them after a second, when the port refuses them. A proxy then tries another server.
+clients repeat them after a second, when the port refuses them. A proxy then tries another server
+(docs/decisions/0023).
 """
 
 from __future__ import annotations
