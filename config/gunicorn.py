@@ -10,6 +10,8 @@ import resource
 from pathlib import Path
 from typing import Any
 
+from gunicorn.sock import TCPSocket
+
 _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
 
@@ -17,6 +19,9 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 # The event loop answers predictions, threads answer all other requests (docs/decisions/0016).
 # Two processes: one can load a model while the other answers.
 worker_class = "web.worker.WebWorker"
+# The processes listen once they have loaded the application (`web.worker`). gunicorn would listen before, and
+# a proxy's requests would wait for a new container instead of going to another one.
+TCPSocket._is_listening = staticmethod(lambda sock: True)
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
 # A tree ensemble would start a thread per core for every row, but the requests run in parallel already.

@@ -64,7 +64,7 @@ class NotCompiled(Conflict):
     code = "not_compiled"
 
 
-class NeedsFullImage(VigiaError):
+class NeedsFullImage(Conflict):
     """This process lacks the packages that a request needs: it runs from the slim image."""
 
     code = "needs_full_image"

@@ -59,7 +59,7 @@ LARGEST_IMAGE=${LARGEST_IMAGE:-800000000}
 ADDRESS=http://$VIGIA_PUBLISH
 PROJECTS=("$RUN")
 
-trap 'trouble $LINENO "$BASH_COMMAND"' ERR
+trap 'trouble "${BASH_SOURCE[0]##*/}:$LINENO" "$BASH_COMMAND"' ERR
 trap 'finish $?' EXIT
 trap 'exit 130' INT TERM
 STEP=start CONCERNED=()

@@ -36,8 +36,8 @@ CUSTOMER = {
     "totalcharges": 29.85,
 }  # fmt: skip
 PATH = "/api/v1/models/churn/predictions/"
-MOST_AT_ONCE = 400
-"""Requests that may wait for their answers at the same time."""
+MOST_AT_ONCE = 200
+"""Requests that may wait for their answers at the same time, each in a thread; a container has 256."""
 KEPT_SECONDS = 1.0
 """Seconds for which an idle connection is kept, less than any server or proxy keeps it."""
 SHOWN = 10

@@ -143,6 +143,8 @@ class WebServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.servers: list[Any] = []  # uvicorn would close them without their backlogs
+        for sock in sockets or []:
+            sock.listen(self.config.backlog)  # again for every process: the socket is shared
         self._listeners = [Listener(self, sock) for sock in sockets or []]
         self.share.show(time.monotonic(), 0)
         self._checks = asyncio.get_running_loop().create_task(self._check())

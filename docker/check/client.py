@@ -1,14 +1,14 @@
 """A client of the published port, for docker/check.sh: python client.py ADDRESS WHAT [ARGUMENTS].
 
 predict          asks every model and the movie recommender, and finds every answer in the log
-retrain MODEL    trains from the active version's rows, waits for the end, activates the version and asks it
+retrain MODEL    trains from the image's sample rows, waits for the end, activates the version and asks it
 login            logs into the admin with its form, as a browser does, and out again
 probe SECONDS    asks one model again and again; prints the numbers of answers and of failures
 monitoring PROMETHEUS ALERTMANAGER GRAFANA TARGETS
                  waits until that many targets are up; reads rules and dashboards, these only with a PASSWORD
 
-The client key is in the variable KEY, the password of the user admin in PASSWORD. Exit code 1 and a message: a
-wrong answer. Only the standard library: it runs in a container, from standard input.
+The client key is in the variable KEY, the password of the user admin in PASSWORD. Exit code 1: a wrong
+answer. Only the standard library: it runs in a container, from standard input.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 TRAINING_SECONDS = 180
@@ -48,8 +49,9 @@ class Client:
         """
         request = urllib.request.Request(self.address + path, method=method, headers=self.headers)
         if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
+            is_csv = isinstance(body, bytes)
+            request.data = body if is_csv else json.dumps(body).encode()
+            request.add_header("Content-Type", "text/csv" if is_csv else "application/json")
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 status, text = answer.status, answer.read()
@@ -93,7 +95,11 @@ def predict(client: Client) -> None:
 def retrain(client: Client, model: str) -> None:
     before = client.ask("GET", f"/api/v1/models/{model}/active/")["version"]
     runs = f"/api/v1/models/{model}/training-runs/"
-    run = client.ask("POST", runs, {}, expected=(202,))
+    if model == "movies":
+        run = client.ask("POST", runs, {}, expected=(202,))
+    else:
+        rows = Path(f"/app/training/samples/{model}.csv").read_bytes()
+        run = client.ask("POST", f"{runs}?mode=replace&repeat=true", rows, expected=(202,))
     until = time.monotonic() + TRAINING_SECONDS
     while run["status"] in ("queued", "running") and time.monotonic() < until:
         time.sleep(0.5)

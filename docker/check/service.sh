@@ -3,12 +3,16 @@
 
 step_predict() {
     CONCERNED=(web proxy)
-    note "$(client predict)"
+    # Not `note "$(…)"`, which hides the exit code.
+    NOTE=$(client predict)
 }
 
 step_retrain() {
     CONCERNED=(worker web)
-    note "$(client retrain cars)" "$(client retrain movies)"
+    local cars movies
+    cars=$(client retrain cars)
+    movies=$(client retrain movies)
+    note "$cars; $movies"
 }
 
 step_login() {

@@ -29,9 +29,9 @@ answer = connection.getresponse()
 print(answer.status, answer.read().decode())
 PROGRAM
 )
-    [[ $answer == 501*'"needs_full_image"'* ]] || fail "an upload of training rows gets: $answer"
-    # Training on stored rows is the worker's.
-    client retrain churn >/dev/null
+    [[ $answer == 409*'"needs_full_image"'* ]] || fail "an upload of training rows gets: $answer"
+    # Training is the worker's.
+    client retrain movies >/dev/null
     quietly compose up --detach --wait --wait-timeout 300
     client predict >/dev/null
 }

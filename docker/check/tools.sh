@@ -19,12 +19,21 @@ note() { NOTE="${NOTE:+$NOTE; }$*"; }
 
 skip() { printf 'NOT CHECKED  %s: %s\n' "$STEP" "$*"; }
 
-trouble() { printf 'FAIL  %s, line %s: %s\n' "$STEP" "$1" "$2" >&2; }
+# Once, not for every shell around it.
+trouble() { [ "$BASH_SUBSHELL" -gt 0 ] || printf 'FAIL  %s, %s: %s\n' "$STEP" "$1" "$2" >&2; }
 
 # Containers of the project: `containers` for the running ones, `containers --all`.
 containers() {
     docker ps --quiet --no-trunc "$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
         --filter label=com.docker.compose.oneoff=False
+}
+
+# The running containers; a step that looks at each of them must not look at none.
+some_containers() {
+    local found
+    found=$(containers)
+    [ "$(wc -l <<<"$found")" -ge "${LEAST_CONTAINERS:-7}" ] || fail "few containers run: $found"
+    echo "$found"
 }
 
 service_of() { docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}}' "$1"; }
@@ -57,16 +66,22 @@ sql() { compose exec -T postgres psql --username=postgres --dbname=vigia --no-ps
 # Number and digest of the logged predictions.
 log_digest() { sql "SELECT count(*), md5(string_agg(p::text, '' ORDER BY id)) FROM predictions_prediction p"; }
 
+state_of() {
+    docker inspect "$1" --format '{{index .Config.Labels "com.docker.compose.service"}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{end}}'
+}
+
 # All containers of the project run and are healthy, one-shots have ended with 0.
 all_well() {
-    local id state wrong=''
-    while read -r id; do
-        state=$(docker inspect --format '{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id")
+    local id state ids wrong=''
+    ids=$(containers --all)
+    [ -n "$ids" ] || { echo 'no containers'; return 1; }
+    for id in $ids; do
+        state=$(state_of "$id")
         case $state in
-            *' running 0 healthy' | *' exited 0 '*) ;;
+            *' running 0 healthy' | 'secrets exited 0 ' | 'migrate exited 0 ') ;;
             *) wrong+="$state"$'\n' ;;
         esac
-    done < <(containers --all)
+    done
     [ -z "$wrong" ] || { printf '%s' "$wrong"; return 1; }
 }
 
@@ -84,7 +99,7 @@ show_logs() {
     while read -r id; do
         name=$(service_of "$id")
         if [ ${#CONCERNED[@]} -gt 0 ] && ! [[ " ${CONCERNED[*]} " == *" $name "* ]]; then continue; fi
-        printf -- '----- %s\n' "$(docker inspect --format '{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' "$id")"
+        printf -- '----- %s\n' "$(state_of "$id")"
         docker logs --tail "${CHECK_LOG_LINES:-25}" "$id" 2>&1 || true
     done < <(containers --all)
 }

@@ -46,23 +46,24 @@ step_scale() {
 
 step_monitoring() {
     CONCERNED=(prometheus alertmanager grafana monitoring-proxy)
-    local services=(prometheus alertmanager monitoring-proxy) password=''
+    local password='' scales=(--scale web=2 --scale worker=2)
     if [ "${GRAFANA_IMAGE:-}" = none ]; then
         skip 'Grafana: this engine has no image of it'
+        # Compose asks for the image even of a service without containers.
+        local -x GRAFANA_IMAGE=$VIGIA_IMAGE
+        scales+=(--scale grafana=0)
     else
-        services+=(grafana)
         password=$(docker run --rm --label "vigia-check=$RUN" --network none --user 0 --volume "${COMPOSE_PROJECT_NAME}_secrets:/secrets:ro" \
             --entrypoint cat "$VIGIA_IMAGE" /secrets/stored/grafana_password)
     fi
-    quietly compose up --detach --wait --wait-timeout 180 --scale web=2 --scale worker=2
-    quietly compose --profile monitoring up --detach --wait --wait-timeout 180 --no-recreate --scale web=2 --scale worker=2 "${services[@]}"
+    quietly compose --profile monitoring up --detach --wait --wait-timeout 180 "${scales[@]}"
     # Two of web, two of worker, housekeeping, Prometheus, Alertmanager.
-    note "$(PASSWORD=$password client monitoring "http://$PROMETHEUS_PUBLISH" "http://$ALERTMANAGER_PUBLISH" "http://$GRAFANA_PUBLISH" 7)"
+    NOTE=$(PASSWORD=$password client monitoring "http://$PROMETHEUS_PUBLISH" "http://$ALERTMANAGER_PUBLISH" "http://$GRAFANA_PUBLISH" 7)
     STEP='monitoring, ports' step_ports
     STEP='monitoring, rights' step_rights
     STEP='monitoring, networks' step_networks
     CONCERNED=()
-    quietly compose --profile monitoring rm --force --stop "${services[@]}"
+    quietly compose --profile monitoring rm --force --stop prometheus alertmanager grafana monitoring-proxy
     scale 1 1
 }
 

@@ -3,19 +3,19 @@
 
 # Only the proxies are reached from outside.
 step_ports() {
-    local id service ports
-    while read -r id; do
-        service=$(service_of "$id")
-        # Asked for, and there: a container of internal networks alone gets no port.
-        ports=$(docker inspect --format '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}
-{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' "$id" | sort -u | tr -d '\n')
+    local ids service mode ports
+    ids=$(some_containers)
+    # Ports asked for, and ports there: a container of internal networks alone gets none.
+    docker inspect $ids --format '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.NetworkMode}} {{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' >"$WORK/ports"
+    while read -r service mode ports; do
+        [ "$mode" != host ] || fail "$service is in the network of the host"
+        ports=$(tr ' ' '\n' <<<"$ports" | sort -u | xargs)
         case $service in
-            proxy) [ "$ports" = "$VIGIA_PUBLISH " ] || fail "the proxy publishes: $ports" ;;
-            monitoring-proxy) ;;
+            proxy) [ "$ports" = "$VIGIA_PUBLISH" ] || fail "the proxy publishes: $ports" ;;
+            monitoring-proxy) ! grep -qv '^127\.0\.0\.1:' <<<"${ports// /$'\n'}" || fail "monitoring is published on: $ports" ;;
             *) [ -z "$ports" ] || fail "$service publishes $ports" ;;
         esac
-        [ "$(docker inspect --format '{{.HostConfig.NetworkMode}}' "$id")" != host ] || fail "$service is in the network of the host"
-    done < <(containers)
+    done <"$WORK/ports"
 }
 
 # No secret in what the engine shows of containers and image, in a command line or in a log.
@@ -45,39 +45,39 @@ for path in pathlib.Path("/secrets").rglob("*"):
         grep -E '^[A-Z_]*(PASSWORD|SECRET|TOKEN|KEY|_URL|REDISCLI_AUTH)=.' | grep -vE '^GPG_KEY=' || true)
     [ -z "$name" ] || fail "environment of a container: $name"
     # A reader's directory opens for the reader alone.
-    found=$(compose exec -T web sh -c 'ls /run/secrets; cat /run/secrets/postgres_password 2>/dev/null' | grep -xE '(postgres|grafana)_password|.*stored' || true)
-    [ -z "$found" ] || fail "web sees $found"
+    found=$(compose exec -T web ls /run/secrets)
+    grep -qx secret_key <<<"$found" || fail "web sees no secret at all: $found"
+    ! grep -qE 'postgres|grafana|stored' <<<"$found" || fail "web sees secrets of others: $found"
 }
 
 # Read-only root, an unprivileged user, no capabilities; as configured, and as the kernel says.
 step_rights() {
-    local id service config status uid caps allowed
-    while read -r id; do
-        service=$(service_of "$id")
+    local id ids service config status uid caps allowed
+    ids=$(some_containers)
+    docker inspect $ids --format '{{.Id}} {{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{json .HostConfig.CapDrop}} {{json .HostConfig.CapAdd}} {{json .HostConfig.SecurityOpt}} {{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' >"$WORK/rights"
+    while read -r id service config; do
         CONCERNED=("$service")
         case $service in
-            proxy | monitoring-proxy) allowed='[CAP_NET_BIND_SERVICE]' ;;
-            *) allowed='[]' ;;
+            proxy | monitoring-proxy) allowed='["CAP_NET_BIND_SERVICE"]' ;;
+            *) allowed=null ;;
         esac
-        config=$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}}' "$id")
-        [ "$config" = "true false [ALL] $allowed [no-new-privileges:true]" ] ||
+        [[ $config == "true false [\"ALL\"] $allowed [\"no-new-privileges:true\"] "* ]] ||
             fail "$service: read-only, privileged, dropped, added, security options are: $config"
-        [[ $(docker inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' "$id") =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]] ||
-            fail "$service has no limit of memory or processes"
-        status=$(docker exec "$id" cat /proc/1/status)
+        [[ $config =~ \ [1-9][0-9]*\ [1-9][0-9]*$ ]] || fail "$service has no limit of memory or processes: $config"
+        # Then, as root of the container: the root is read-only for everybody.
+        status=$(docker exec --user 0 "$id" sh -c 'cat /proc/1/status; ! echo x >/check-of-root' 2>&1) || fail "$service can write to its root: $status"
+        grep -qi 'read-only file system' <<<"$status" || fail "$service: writing to the root fails with $status"
         uid=$(awk '/^Uid:/ {print $2, $3, $4, $5}' <<<"$status")
-        caps=$(awk '/^Cap(Prm|Eff|Bnd|Amb):/ {print $2}' <<<"$status" | sort -u | tr '\n' ' ')
-        [[ " $uid " != *' 0 '* ]] || fail "$service runs as root: uids $uid"
+        caps=$(awk '/^Cap(Prm|Eff|Bnd|Amb):/ {print $2}' <<<"$status" | sort -u | xargs)
+        [[ " $uid " =~ ^(\ [1-9][0-9]*){4}\ $ ]] || fail "$service runs as root: uids $uid"
         [ "$(awk '/^NoNewPrivs:/ {print $2}' <<<"$status")" = 1 ] || fail "$service may get new privileges"
         # NET_BIND_SERVICE is bit 10.
-        if [ "$allowed" = '[]' ]; then
-            [ "$caps" = '0000000000000000 ' ] || fail "$service has capabilities $caps"
-        else
-            [[ $caps =~ ^(0000000000000000 )?(0000000000000400 )?$ ]] || fail "$service has capabilities $caps"
-        fi
-        ! docker exec --user 0 "$id" sh -c 'echo x >/check-of-root' 2>"$LOG" || fail "$service can write to its root"
-        grep -qi 'read-only' "$LOG" || fail "$service: writing to the root fails with $(cat "$LOG")"
-    done < <(containers)
+        case "$allowed $caps" in
+            *' 0000000000000000') ;;
+            *NET_BIND*' 0000000000000000 0000000000000400' | *NET_BIND*' 0000000000000400') ;;
+            *) fail "$service has capabilities $caps" ;;
+        esac
+    done <"$WORK/rights"
 }
 
 # Connects from the network of a container; prints open, or the error.
@@ -93,7 +93,7 @@ except OSError as error:
 
 # Services without need have no way out; nobody reaches past the neighbours.
 step_networks() {
-    local outside listener id service way ways_out=0
+    local outside listener id ids service way proxy ways_out=0 until=$((SECONDS + 60))
     # A listener that is outside of the project's networks: on the address of the engine's default bridge.
     outside=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
     [ -n "$outside" ] || outside=172.17.0.1
@@ -101,8 +101,14 @@ step_networks() {
 import socket
 server = socket.create_server(("0.0.0.0", 18999))
 while True: server.accept()[0].close()')
-    while read -r id; do
-        service=$(service_of "$id")
+    # The proxy reaches it, so that the failures below prove something.
+    proxy=$(container proxy)
+    until way=$(reach "$proxy" "$outside" 18999) && [ "$way" = open ]; do
+        [ $SECONDS -lt $until ] || fail "not even the proxy reaches a listener outside: $way"
+    done
+    ids=$(some_containers)
+    docker inspect $ids --format '{{.Id}} {{index .Config.Labels "com.docker.compose.service"}}' >"$WORK/networks"
+    while read -r id service; do
         CONCERNED=("$service")
         way=$(reach "$id" "$outside" 18999)
         case $service in
@@ -111,16 +117,18 @@ while True: server.accept()[0].close()')
             *)
                 [ "$way" != open ] || fail "$service has a way out" ;;
         esac
-    done < <(containers)
-    # Without it, the failures above prove nothing.
-    [ "$(reach "$(container proxy)" "$outside" 18999)" = open ] || fail "not even the proxy reaches a listener outside: the check is blind"
+    done <"$WORK/networks"
     docker rm --force "$listener" >/dev/null
-    local database broker web
-    database=$(address_of postgres) broker=$(address_of redis) web=$(address_of web)
-    [ "$(reach "$(container web)" "$database" 5432)" = open ] || fail "web does not reach PostgreSQL at $database"
-    [ "$(reach "$(container worker)" "$broker" 6379)" = open ] || fail "worker does not reach Valkey at $broker"
-    for way in "$database 5432" "$broker 6379"; do
-        [ "$(reach "$(container proxy)" $way)" != open ] || fail "the proxy reaches $way"
+    local database broker
+    database=$(address_of postgres)
+    broker=$(address_of redis)
+    [ -n "$database" ] && [ -n "$broker" ] || fail 'PostgreSQL or Valkey has no address'
+    id=$(container housekeeping)
+    for service in "$database 5432" "$broker 6379"; do
+        way=$(reach "$id" $service)
+        [ "$way" = open ] || fail "housekeeping does not reach $service: $way"
+        way=$(reach "$proxy" $service)
+        [ "$way" != open ] || fail "the proxy reaches $service"
     done
     note "$ways_out services with a way out"
 }

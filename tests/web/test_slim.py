@@ -205,13 +205,13 @@ def test_what_needs_the_full_image_is_refused_in_words(
         return str(answer.json()["error"]["message"])
 
     runs = "churn/training-runs/"
-    message = refused(runs, 501, "needs_full_image", {"instances": labelled})
+    message = refused(runs, 409, "needs_full_image", {"instances": labelled})
     assert message.startswith(FULL_IMAGE)
     assert "load_dataset" in message
     names = ",".join(labelled[0])
     rows = "\n".join([names, *(",".join(map(str, row.values())) for row in labelled)])
     csv = {"content": rows, "headers": {"Content-Type": "text/csv"}}
-    assert refused(runs, 501, "needs_full_image", **csv) == message
+    assert refused(runs, 409, "needs_full_image", **csv) == message
     assert not Dataset.objects.filter(source__startswith="CSV (").exists()
 
     reason = {"reason": "a test", "override": True}
