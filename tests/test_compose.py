@@ -281,7 +281,7 @@ def settable() -> set[str]:
     }
     build = SERVICES["secrets"]["build"]["args"]
     passed_on |= {name for name, value in build.items() if value is None}
-    files = (COMPOSE, ROOT / "docker-compose.tls.yml", ROOT / "docker" / "compose.slim.yml")
+    files = (COMPOSE, ROOT / "docker-compose.tls.yml", SLIM)
     text = "".join(file.read_text(encoding="utf-8") for file in files)
     return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
 
@@ -302,10 +302,11 @@ def passed_to(name: str) -> set[str]:
 def test_every_variable_reaches_the_processes_that_read_it() -> None:
     """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
-    own_port = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own |= passed_to("backup") - passed_to("web")
     for name in OURS:
-        assert sorted(of_settings - own_port - passed_to(name)) == [], name
-    passed = {variable for name in OURS for variable in passed_to(name)}
+        assert sorted(of_settings - own - passed_to(name)) == [], name
+    passed = {variable for name in OURS | {"backup"} for variable in passed_to(name)}
     built_in = set(SERVICES["secrets"]["build"]["args"])
     assert sorted(for_operators() - passed - built_in) == []
 
@@ -318,7 +319,7 @@ def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None
 
 
 def test_the_example_environment_names_exactly_the_settable_variables() -> None:
-    in_files = {variable for service in OURS for variable in passed_to(service)} - settable()
+    in_files = {variable for service in OURS | {"backup"} for variable in passed_to(service)} - settable()
     assert sorted(settable() - set(example())) == [], "missing in .env.example"
     assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
     documented = for_operators() | set(COMPOSE_ONLY)
