@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from backups import places, restore, schedule, tombstones
 from backups.create import create, work_directory
 from backups.database import Database
@@ -196,6 +198,9 @@ def run(arguments: list[str] | None = None) -> int:
         options.function(options)
     except BackupError as error:
         complain(str(error))
+        return 1
+    except psycopg.Error as error:
+        complain(f"the database refuses: {error}. Run the same command again when its cause is mended")
         return 1
     except KeyboardInterrupt:
         complain("interrupted")

@@ -65,9 +65,12 @@ class Folder:
             raise BackupError(f"the folder {self.path} cannot be used: {error.strerror}") from error
 
     def names(self) -> list[str]:
-        with suppress(FileNotFoundError):
+        try:
             return sorted(path.name for path in self.path.iterdir() if NAME.fullmatch(path.name))
-        return []
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise BackupError(f"the folder {self.path} cannot be used: {error.strerror}") from error
 
     @contextmanager
     def writer(self, name: str) -> Iterator[HashingWriter]:
@@ -144,9 +147,12 @@ class Bucket:
         bucket, _, prefix = url.removeprefix("s3://").partition("/")
         endpoint = env.text("AWS_ENDPOINT_URL", "")
         options: dict[str, Any] = {"region": env.text("AWS_REGION", "us-east-1")}
-        for option in ("access_key_id", "secret_access_key", "session_token"):
-            if value := env.text(f"AWS_{option.upper()}", ""):
-                options[option] = value
+        keys = {
+            "access_key_id": env.text("AWS_ACCESS_KEY_ID", ""),
+            "secret_access_key": env.text("AWS_SECRET_ACCESS_KEY", ""),
+            "session_token": env.text("AWS_SESSION_TOKEN", ""),
+        }
+        options |= {name: value for name, value in keys.items() if value}
         if endpoint:
             options["endpoint"] = endpoint
         self.label, self._obstore = url, obstore

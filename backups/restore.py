@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
+
 from backups import archive, database, encryption, places, store, tombstones
 from backups.archive import Manifest
 from backups.create import BEFORE_RESTORE, create, fingerprints
@@ -100,9 +102,10 @@ def _restore(options: Options, target: Database, work: Path, say: Say) -> None:
     target.check_dump(parts / archive.DUMP)
     say(f"verified: {options.backup}, of {manifest.created_at}, Vigía {manifest.vigia}")
     _check_key(manifest, other_key=options.other_key)
+    place, name = places.split(options.backup)
+    _check_tombstones(place, tombstones.read(place), options)
     known = _known_migrations(target)
     _check_age(manifest, known)
-    place, name = places.split(options.backup)
     with target.connect() as connection:
         if manifest.postgres // 10_000 > connection.info.server_version // 10_000:
             raise BackupError(
@@ -118,14 +121,14 @@ def _restore(options: Options, target: Database, work: Path, say: Say) -> None:
                 "a backup of its present content is made first"
             )
         if options.only_check:
-            _check_tombstones(place, tombstones.read(place), options)
+            say(f"could be restored here: {options.backup}")
             return
         if sessions := database.other_sessions(connection):
             raise BackupError(
                 f"the database is in use by {', '.join(sessions[:5])}: stop Vigía first. Nothing was changed"
             )
         present = list(database.erasures(connection))
-    entries = _tombstones(place, present, options)
+    entries = _tombstones(place, present)
     if not is_empty and interrupted is None and options.safety_copy:
         _make_safety_copy(options, target, work, place, say)
     store.put_in_place(parts / "store", store.directory())
@@ -156,10 +159,9 @@ def _finish(
             "start. Restore another backup"
         )
     say(f"database: {sum(rows.values()):,} rows in {len(rows)} tables")
-    _manage(target, "migrate", "--skip-checks", "--verbosity=0", "--no-input")
     file = work / tombstones.FILE
     file.write_bytes(b"".join(map(tombstones.line, entries.values())))
-    output = _manage(target, "apply_erasures", str(file), "--skip-checks")
+    output = _manage(target, "apply_erasures", str(file), "--migrate", "--skip-checks")
     say(f"tombstones: {output.strip() or 'none'}")
     if whole:
         kept = {part.removeprefix(archive.STORE) for part in manifest.parts}
@@ -215,14 +217,11 @@ def _check_age(manifest: Manifest, known: dict[str, set[str]]) -> None:
         )
 
 
-def _tombstones(
-    place: Folder | Bucket, present: list[Mapping[str, Any]], options: Options
-) -> tombstones.Tombstones:
+def _tombstones(place: Folder | Bucket, present: list[Mapping[str, Any]]) -> tombstones.Tombstones:
     """Returns the tombstones beside the backup and of the present database, and stores the latter there."""
-    found = tombstones.read(place)
-    _check_tombstones(place, found, options)
+    found = tombstones.read(place) or {}
     tombstones.add(place, present)
-    return (found or {}) | {entry["id"]: entry for entry in present}
+    return found | {entry["id"]: entry for entry in present}
 
 
 def _check_tombstones(place: Folder | Bucket, found: tombstones.Tombstones | None, options: Options) -> None:
@@ -239,7 +238,13 @@ def _make_safety_copy(
     safety = places.open_place(options.safety_to) if options.safety_to else place
     directory = work / "safety"
     directory.mkdir()
-    made = create(target, safety, directory, encrypt_to=list(options.encrypt_to), suffix=BEFORE_RESTORE)
+    try:
+        made = create(target, safety, directory, encrypt_to=list(options.encrypt_to), suffix=BEFORE_RESTORE)
+    except (BackupError, psycopg.Error) as error:
+        raise BackupError(
+            f"the present content cannot be backed up: {error}. Nothing was changed; add --no-safety-copy to "
+            "lose it"
+        ) from error
     shutil.rmtree(directory)
     say(f"the present content is kept in {safety.label}/{made.name}")
 

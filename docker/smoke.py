@@ -48,13 +48,20 @@ def _raise(name: str) -> None:
     raise ImportError(name)
 
 
-def imports(source: str) -> Iterator[tuple[str, str]]:
-    """Yields (module, name or "") of the import statements, also of those in functions; leaves out those for
-    type checkers and relative ones."""
+def imports(source: str, *, inside: bool) -> Iterator[tuple[str, str]]:
+    """Yields (module, name or "") of the import statements; leaves out those for type checkers and relative
+    ones.
+
+    Parameters
+    ----------
+    inside : also those in functions.
+    """
     nodes: list[ast.AST] = [ast.parse(source)]
     while nodes:
         node = nodes.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.FunctionDef) and not inside:
             continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
@@ -67,13 +74,17 @@ def import_everything() -> int:
     """Imports all modules; returns their number."""
     absent = [name for name in OPTIONAL if find_spec(name) is None]
     wanted: set[tuple[str, str]] = set()
-    for name in own_modules():
-        spec = find_spec(name)
+    left_out: set[str] = set()
+    for own in own_modules():
+        spec = find_spec(own)
         source = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-        found = set(imports(source))
-        if not any(module.split(".")[0] in absent for module, _ in found):
-            wanted.add((name, ""))
+        found = set(imports(source, inside=True))
+        if any(module.split(".")[0] in absent for module, _ in imports(source, inside=False)):
+            left_out.add(own)
+        else:
+            wanted.add((own, ""))
         wanted |= {pair for pair in found if pair[0].split(".")[0] not in absent}
+    wanted = {(module, name) for module, name in wanted if not left_out & {module, f"{module}.{name}"}}
     for module, name in sorted(wanted):
         loaded = importlib.import_module(module)
         if name and not hasattr(loaded, name):

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 from packaging.markers import default_environment
@@ -41,7 +41,7 @@ def platforms(machine: str) -> list[str]:
 
 def pins(lock: str, machine: str, python: str) -> Iterator[tuple[str, frozenset[str]]]:
     """Yields (``name==version``, SHA-256 digests of its files) of the pins that hold there."""
-    environment = default_environment() | {
+    environment = cast("dict[str, str]", default_environment()) | {
         "python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine,
         "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix",
         "implementation_name": "cpython", "platform_python_implementation": "CPython",

@@ -7,8 +7,8 @@ probe SECONDS    asks one model again and again; prints the numbers of answers a
 monitoring PROMETHEUS ALERTMANAGER GRAFANA TARGETS
                  waits until that many targets are up; reads rules and dashboards, these only with a PASSWORD
 
-The client key is in the variable KEY, the password of the user admin in PASSWORD. Exit code 1 and a message: a
-wrong answer. Only the standard library: it runs in a container, from standard input.
+The client key is in the variable KEY, the password of the user admin in PASSWORD. Exit code 1 and a message:
+a wrong answer. Only the standard library: it runs in a container, from standard input.
 """
 
 from __future__ import annotations

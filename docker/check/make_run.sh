@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Step: `make run` where there is Python and make, but no compiler, no Docker and no root.
 
 step_make_run() {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Step: web from the slim image.
 
 slim() { compose --file docker-compose.yml --file docker/compose.slim.yml "$@"; }

@@ -6,10 +6,12 @@ step_ports() {
     local id service ports
     while read -r id; do
         service=$(service_of "$id")
-        ports=$(docker inspect --format '{{range $port, $all := .NetworkSettings.Ports}}{{range $all}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' "$id")
+        # Asked for, and there: a container of internal networks alone gets no port.
+        ports=$(docker inspect --format '{{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}
+{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' "$id" | sort -u | tr -d '\n')
         case $service in
             proxy) [ "$ports" = "$VIGIA_PUBLISH " ] || fail "the proxy publishes: $ports" ;;
-            monitoring-proxy) ;;
+            monitoring-proxy) [[ $ports =~ ^(127\.0\.0\.1:[0-9]+\ )+$ ]] || fail "monitoring is published on: $ports" ;;
             *) [ -z "$ports" ] || fail "$service publishes $ports" ;;
         esac
         [ "$(docker inspect --format '{{.HostConfig.NetworkMode}}' "$id")" != host ] || fail "$service is in the network of the host"
@@ -60,7 +62,7 @@ step_rights() {
         config=$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.SecurityOpt}}' "$id")
         [ "$config" = "true false [ALL] $allowed [no-new-privileges:true]" ] ||
             fail "$service: read-only, privileged, dropped, added, security options are: $config"
-        [ "$(docker inspect --format '{{and (gt .HostConfig.Memory 0) (gt .HostConfig.PidsLimit 0)}}' "$id")" = true ] ||
+        [[ $(docker inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' "$id") =~ ^[1-9][0-9]*\ [1-9][0-9]*$ ]] ||
             fail "$service has no limit of memory or processes"
         status=$(docker exec "$id" cat /proc/1/status)
         uid=$(awk '/^Uid:/ {print $2, $3, $4, $5}' <<<"$status")

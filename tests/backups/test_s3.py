@@ -60,7 +60,10 @@ def test_a_backup_goes_to_a_bucket_and_comes_back(
     output = empty.run("restore", f"{bucket}/{name}", "--identity", tmp_path / "key.txt")
     assert "1 rows erased again" in output
     empty.start()
-    assert empty.digests() == source.digests()
+    restored, present = empty.digests(), source.digests()
+    # Each place has counted the revocation for itself.
+    assert restored.pop("training_generation") != present.pop("training_generation")
+    assert restored == present
 
 
 def test_an_interrupted_upload_never_becomes_a_backup(bucket: str) -> None:
