@@ -11,9 +11,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from predictions.admin.columns import CLIENT, MODEL, column, numbered
 from predictions.log import search
 from predictions.models import Outcome
+from training.admin.columns import CLIENT, MODEL, column, numbered
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.templatetags.vigia import badge, value
