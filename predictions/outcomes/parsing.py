@@ -21,7 +21,7 @@ from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
 from vigia_ml.schema.numerals import PLAIN, NumberFormat
 from vigia_ml.schema.row_keys import KEY_LENGTH, read_key
-from vigia_ml.schema.wrapping import wrapped
+from vigia_ml.schema.wrapping import refuse_wrapped
 
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
 # The CSV's columns, all read as text first: the type of `actual` depends on the prediction.
@@ -138,13 +138,11 @@ def from_json(data: Any) -> Rows:
     InvalidRows : `data` is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
     """
     if isinstance(data, dict):
-        fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
-        if fault is not None:
-            raise InvalidRows([fault], message=fault.message)
+        refuse_wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
         data = [data]
     if not isinstance(data, list) or not data:
         message = "send one outcome, or an array with at least one outcome"
-        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
+        raise InvalidRows.of(None, "not_an_array", message)
     rows = Rows()
     for row, raw in enumerate(data):
         rows.take(raw, row)
@@ -159,7 +157,7 @@ def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
     if (dialect.decimal, dialect.thousands) == (None, None) and reader.numbers != PLAIN:
         # Values of `actual` may be labels, so a comma belongs to a number only if the client declares it.
         message = "numbers hold other signs than a decimal point: declare ?decimal=, or ?thousands=,"
-        raise InvalidRows([Fault("actual", "ambiguous_decimal", message)], message=message)
+        raise InvalidRows.of("actual", "ambiguous_decimal", message)
     rows = Rows(reader.numbers)
     row = 0
     for batch in reader.batches():
@@ -174,8 +172,7 @@ def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
         row += batch.seen_rows
         rows.rows = max(rows.rows, row)
     if not row:
-        message = "the CSV holds a header and no rows; send at least one row"
-        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+        raise InvalidRows.of(None, "empty_file", "the CSV holds a header and no rows; send at least one row")
     return rows
 
 

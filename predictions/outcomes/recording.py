@@ -230,7 +230,7 @@ def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictio
             break
     if faults:
         faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(faults, rows=rows.rows, bad=bad, what="outcomes")
+        raise InvalidRows(faults, rows=rows.rows, bad=bad, noun="outcomes")
     return actuals
 
 

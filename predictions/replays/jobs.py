@@ -55,8 +55,7 @@ def window(parameters: Any) -> tuple[dt.datetime, dt.datetime]:
     InvalidRows : a value is not a time, or the window is empty.
     """
     if not isinstance(parameters, dict):
-        message = 'send an object {"since": …, "until": …}'
-        raise InvalidRows([Fault(None, "not_an_object", message)], message=message)
+        raise InvalidRows.of(None, "not_an_object", 'send an object {"since": …, "until": …}')
     faults = [
         Fault(clip(name), "unknown_field", f"{clip(name)} is not a parameter of a replay", allowed=FIELDS)
         for name in parameters

@@ -107,7 +107,7 @@ class StagingTable(Generic[T]):
             self._write_refused(rows, refused)
         if self.bad == self.rows:
             message = "the file has no valid row" if self.rows else "the file has no rows"
-            raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+            raise InvalidRows.of(None, "empty_file", message)
 
     def _write_refused(self, rows: Rows[T], stream: TextIO) -> None:
         """Reads the file again and writes its refused rows unchanged, with their reasons."""

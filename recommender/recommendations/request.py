@@ -128,8 +128,7 @@ def read(data: object, *, text: bool = False) -> RecommendationRequest:
     separate the items of lists.
     """
     if not isinstance(data, Mapping):
-        fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.of(None, "not_an_object", "send one JSON object", value=echo(data), has_value=True)
     reading = Reading.of(data, _READERS[text], "a recommendation request")
     values = {
         "key" if name == KEY_FIELD else name: value

@@ -47,7 +47,7 @@ from recommender.views.base import FormView, MoviesView
 from training.parsers import JsonBody, RawJSONParser, StrictJSONParser, check_length
 from training.serving.engine_cache import served_to
 from training.views.base import datetime_param, int_param, requesting_user
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 
 USUAL_WINDOW = dt.timedelta(days=7)
 LONGEST_WINDOW = dt.timedelta(days=92)
@@ -196,7 +196,7 @@ class QualityView(MoviesView):
         since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
         if not since < until or until - since > LONGEST_WINDOW:
             message = f"since must be before until by at most {LONGEST_WINDOW.days} days"
-            raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
+            raise InvalidRows.of("since", "out_of_bounds", message)
         versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
         body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
         return Response(RecommendationQualitySerializer(body).data)

@@ -20,7 +20,9 @@ from training.registry import lookup
 from training.views.idempotent import IdempotentView
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import DELIMITERS, Told
+from vigia_ml.schema.faults import clip
 from vigia_ml.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
+from vigia_ml.schema.wrapping import refuse_wrapped
 
 PAGE = 100
 Row = TypeVar("Row", bound=Model)
@@ -71,6 +73,31 @@ def requesting_user(request: Request) -> User:
     return request.user
 
 
+def check_rows_request(
+    data: dict[str, Any], known: set[str], accepted: str, *, fields: set[str], needs: set[str]
+) -> None:
+    """Checks the names of a JSON request with rows in ``instances``, and that these are an array.
+
+    Parameters
+    ----------
+    known : accepted names; `accepted` says them in words. fields : all names that the route reads.
+    needs : names of which the request holds at least one.
+
+    Raises
+    ------
+    InvalidRows : lists every fault.
+    """
+    refuse_wrapped(data, fields.__contains__, '{"instances": [{…}, …]}')
+    message = f"unknown field; accepted: {accepted}"
+    faults = [Fault(clip(name), "unknown_field", message) for name in sorted(set(data) - known)]
+    if not needs & set(data):
+        faults.append(Fault("instances", "missing_field", "instances is missing"))
+    elif "instances" in data and (not isinstance(data["instances"], list) or not data["instances"]):
+        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
+
+
 def csv_dialect(request: Request) -> Told:
     """Returns the dialect of a CSV body as far as the query parameters name it."""
     query = request.query_params
@@ -82,8 +109,7 @@ def csv_dialect(request: Request) -> Told:
         ("thousands", thousands, THOUSANDS_WORDS),
     ):
         if value is not None and value not in allowed:
-            fault = Fault(name, "not_a_level", f"{name} has an unknown value", allowed=allowed)
-            raise InvalidRows([fault], message=fault.message)
+            raise InvalidRows.of(name, "not_a_level", f"{name} has an unknown value", allowed=allowed)
     return Told(delimiter, decimal, None if thousands is None else thousands_mark(thousands))
 
 
@@ -119,8 +145,8 @@ def datetime_param(request: Request, name: str) -> Any:
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        fault = Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", value=text[:80], has_value=True)
-        raise InvalidRows([fault], message=fault.message)
+        message = f"{name} must be an ISO 8601 time"
+        raise InvalidRows.of(name, "not_a_time", message, value=text[:80], has_value=True)
     return _in_utc(moment if timezone.is_aware(moment) else timezone.make_aware(moment))
 
 
@@ -144,7 +170,7 @@ def int_param(request: Request, name: str, largest: int) -> int | None:
 
 
 def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
-    return InvalidRows([Fault(name, "bad_parameter", message, value[:80], has_value=True)], message=message)
+    return InvalidRows.of(name, "bad_parameter", message, value=value[:80], has_value=True)
 
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:

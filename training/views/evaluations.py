@@ -21,12 +21,18 @@ from training.serializers import (
     EvaluationRequestSerializer,
     EvaluationSerializer,
 )
-from training.views.base import CSV_PARAMETERS, PREFER_PARAMETER, ModelView, csv_dialect, requesting_user
+from training.views.base import (
+    CSV_PARAMETERS,
+    PREFER_PARAMETER,
+    ModelView,
+    check_rows_request,
+    csv_dialect,
+    requesting_user,
+)
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import clip
-from vigia_ml.schema.wrapping import wrapped
 
 
 class EvaluationsView(ModelView):
@@ -109,29 +115,15 @@ def _number(request: Request) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        fault = Fault("version", "not_an_integer", "version must be a whole number", value=clip(text))
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.of("version", "not_an_integer", "version must be a whole number", value=clip(text))
     return int(text)
 
 
 def _instances(data: Any) -> list[Any]:
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...]} or a CSV', code="not_an_object")
-    fault = wrapped(data, lambda name: name == "instances", '{"instances": [{…}, …]}')
-    if fault is not None:
-        raise InvalidRows([fault], message=fault.message)
-    faults = [
-        Fault(clip(name), "unknown_field", "unknown field; accepted: instances")
-        for name in sorted(set(data) - {"instances"})
-    ]
-    rows = data.get("instances")
-    if "instances" not in data:
-        faults.append(Fault("instances", "missing_field", "instances is missing"))
-    elif not isinstance(rows, list) or not rows:
-        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
-    if faults:
-        raise InvalidRows(faults, message="the request is invalid")
-    assert isinstance(rows, list)
+    check_rows_request(data, {"instances"}, "instances", fields={"instances"}, needs={"instances"})
+    rows: list[Any] = data["instances"]
     return rows
 
 
@@ -145,6 +137,5 @@ def _other_number(data: Any) -> int:
             [Fault("with", "missing_field", "with is missing")], message="the request is invalid"
         )
     if not isinstance(number, int) or isinstance(number, bool):
-        fault = Fault("with", "not_an_integer", "with must be the number of a version")
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.of("with", "not_an_integer", "with must be the number of a version")
     return number
