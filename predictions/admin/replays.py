@@ -12,10 +12,10 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from unfold.widgets import INPUT_CLASSES
 
-from predictions.admin.monitoring_charts import chart
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
+from training.admin.charts import chart
 from training.admin.columns import ROWS, VERSION, WINDOW, column, numbered
 from training.admin.filters import ModelFilter, by_choice
 from training.admin.jobs import PROGRESS, REQUESTED_BY, JobAdmin
@@ -119,7 +119,7 @@ def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
     shift, rows = result["shift"], max(1, result["answered"])
     series = {"logged": shift["before"], f"version {row.version.number}": shift["after"]}
     answers = chart(
-        "vg-answers",
+        "answers",
         "Answers: logged and by this version",
         _shift_in_words(shift),
         kind="bar",

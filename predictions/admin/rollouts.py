@@ -13,12 +13,12 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.html import format_html
-from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanWidget
 
-from predictions.admin.monitoring_charts import chart
 from predictions.rollouts import arm_comparison
 from training import providers
-from training.admin.activation_pages import LONGEST_REASON
+from training.admin.activation_pages import ReasonForm
+from training.admin.charts import chart
 from training.admin.columns import VERSION, column, emphasised, username
 from training.admin.filters import ModelFilter, by_choice
 from training.admin.rights import RegistryAdmin, allowed_ids, require
@@ -27,18 +27,6 @@ from training.registry import rollouts
 from training.reports import side_by_side
 from training.templatetags.vigia import badge
 from vigia_ml.errors import VigiaError
-
-
-class ReasonForm(forms.Form):
-    """The reason for a change of a rollout, which is recorded."""
-
-    reason = forms.CharField(
-        max_length=LONGEST_REASON,
-        label="Reason",
-        help_text="Recorded with the rollout, your name and the time.",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "A rollout needs a reason; enter one."},
-    )
 
 
 class PercentForm(ReasonForm):

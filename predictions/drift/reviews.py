@@ -158,7 +158,7 @@ def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt
 
 
 def _bad_window(message: str) -> InvalidRows:
-    return InvalidRows.of("since", "out_of_bounds", message)
+    return InvalidRows.single("since", "out_of_bounds", message)
 
 
 def importance_of(version: ModelVersion) -> dict[str, float] | None:

@@ -48,9 +48,9 @@ def read_json(served: Served, data: object) -> Rows:
         )
         data = [data]
     if not isinstance(data, list):
-        raise InvalidRows.of(None, "not_an_object", "send a JSON object or an array of objects")
+        raise InvalidRows.single(None, "not_an_object", "send a JSON object or an array of objects")
     if not data:
-        raise InvalidRows.of(None, "empty_array", "the array is empty; send at least one object")
+        raise InvalidRows.single(None, "empty_array", "the array is empty; send at least one object")
     return read_rows(served, data)
 
 

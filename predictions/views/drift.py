@@ -96,7 +96,7 @@ class DriftView(_ReviewView):
         if number is None:
             return None
         if not (number.isascii() and number.isdigit() and len(number) < 10):
-            raise InvalidRows.of("version", "not_an_integer", "version must be a whole number")
+            raise InvalidRows.single("version", "not_an_integer", "version must be a whole number")
         return lookup.get_version(self.model, int(number))
 
 

@@ -152,7 +152,7 @@ def _window(request: Request, step: dt.timedelta | None) -> tuple[dt.datetime, d
     since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
     since, until = realised.whole_hours(since, until)
     if since >= until:
-        raise InvalidRows.of("since", "out_of_bounds", "since must be before until, and in the past")
+        raise InvalidRows.single("since", "out_of_bounds", "since must be before until, and in the past")
     if step is not None and (until - since) / step > MOST_STEPS:
         message = (
             f"too many steps; at most {MOST_STEPS:,} are answered: use a shorter window or a longer step"

@@ -159,7 +159,7 @@ def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -
         if not isinstance(error.__cause__, QueryCanceled):
             raise
         message = f"counting this window takes more than {COUNTING_SECONDS} seconds: send a shorter one"
-        raise InvalidRows.of("since", "out_of_bounds", message) from None
+        raise InvalidRows.single("since", "out_of_bounds", message) from None
     numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
     qualities = []
     for version_id, (rows, empty) in answered.items():

@@ -18,7 +18,7 @@ from recommender.recommendations.request import LARGEST_ID
 from vigia_ml.schema import Column, Fault, InvalidRows
 from vigia_ml.schema.faults import echo, read_all
 
-MOST: Final = 1_000
+MOST_ENTRIES: Final = 1_000
 """Most entries of one request with feedback."""
 
 
@@ -66,8 +66,10 @@ def read_feedback(data: object) -> list[Entry]:
     """Returns the entries of a request with feedback: one object or an array of objects. Raises `InvalidRows`
     with every fault of every entry."""
     rows = data if isinstance(data, list) else [data]
-    if not rows or len(rows) > MOST:
-        raise InvalidRows.of(None, "too_long" if rows else "empty_array", f"send 1 to {MOST:,} entries")
+    if not rows or len(rows) > MOST_ENTRIES:
+        raise InvalidRows.single(
+            None, "too_long" if rows else "empty_array", f"send 1 to {MOST_ENTRIES:,} entries"
+        )
     return read_all(rows, lambda raw: _read(raw, _FEEDBACK, "an entry", "feedback"), "entries")
 
 

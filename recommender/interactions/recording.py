@@ -76,7 +76,7 @@ def _rows(data: Any) -> list[Any]:
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list) or not data:
-        raise InvalidRows.of(None, "not_an_array", "send one interaction, or an array of at least one")
+        raise InvalidRows.single(None, "not_an_array", "send one interaction, or an array of at least one")
     if len(data) > settings.PREDICT_MAX_ROWS:
         message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
         raise TooLarge(message, code="too_many_rows")

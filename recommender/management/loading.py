@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from recommender.files.tabular import Layout, Rows, open_rows
+from recommender.files.tabular import FileRows, Layout, open_rows
 from training.management import csv_files
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
@@ -36,7 +36,7 @@ class LoadingCommand(BaseCommand, Generic[T]):
         )
         csv_files.add_dialect_arguments(parser)
 
-    def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
+    def load(self, rows: FileRows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
         """Loads the rows and returns a summary."""
         raise NotImplementedError
 

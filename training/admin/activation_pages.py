@@ -21,16 +21,21 @@ from vigia_ml.errors import VigiaError
 LONGEST_REASON = 500
 
 
-class SwitchForm(forms.Form):
-    """The reason of a switch, and the switch that the page had shown: another may have happened since."""
+class ReasonForm(forms.Form):
+    """The reason of a change, which is stored for ever."""
 
     reason = forms.CharField(
         max_length=LONGEST_REASON,
         label="Reason",
-        help_text="The audit table stores it with your name and the time.",
+        help_text="It is stored with your name and the time.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "Enter a reason: the audit table needs one."},
+        error_messages={"required": "Enter a reason: it is stored with the change."},
     )
+
+
+class SwitchForm(ReasonForm):
+    """The reason of a switch, and the switch that the page had shown: another may have happened since."""
+
     override = forms.BooleanField(
         required=False,
         label="Activate although the version did not pass its gate",

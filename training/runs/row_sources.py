@@ -59,6 +59,6 @@ def checked(request: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or name not in _MODULES:
         names = tuple(sorted(_MODULES))
         message = f"from must name a source of rows: {', '.join(names)}"
-        raise InvalidRows.of("from", "not_a_level", message, allowed=names)
+        raise InvalidRows.single("from", "not_a_level", message, allowed=names)
     parameters = {key: value for key, value in request.items() if key != "from"}
     return {"from": name} | of(request).check(parameters)

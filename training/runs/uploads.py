@@ -93,7 +93,7 @@ def from_csv(
             notify(f"{counts.left_out} left out")
         if not writer.rows:
             held = "no usable row" if counts.rows else "a header and no rows"
-            raise InvalidRows.of(None, "empty_file", f"the CSV holds {held}")
+            raise InvalidRows.single(None, "empty_file", f"the CSV holds {held}")
         read_as = f"{source} ({', '.join([reader.dialect.described, *counts.described])})"
         return register(model, writer.written(), schema.sha256, source=read_as, by=by)
 

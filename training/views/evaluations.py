@@ -24,6 +24,7 @@ from training.serializers import (
 from training.views.base import (
     CSV_PARAMETERS,
     PREFER_PARAMETER,
+    BodyFormView,
     ModelView,
     check_rows_request,
     csv_dialect,
@@ -62,10 +63,11 @@ class EvaluationsView(ModelView):
         return Response(EvaluationSerializer(result).data)
 
 
-class ComparisonsView(ModelView):
+class ComparisonsView(BodyFormView):
     """Requests a job that compares this version with another on the later one's hold-out."""
 
     rights: ClassVar = {"POST": "train"}
+    body = ComparisonRequestSerializer
 
     @extend_schema(
         request=ComparisonRequestSerializer,
@@ -81,9 +83,6 @@ class ComparisonsView(ModelView):
             queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
         return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> ComparisonRequestSerializer:
-        return ComparisonRequestSerializer(*args, **kwargs)
 
 
 class ComparisonView(ModelView):
@@ -115,7 +114,9 @@ def _number(request: Request) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise InvalidRows.of("version", "not_an_integer", "version must be a whole number", value=clip(text))
+        raise InvalidRows.single(
+            "version", "not_an_integer", "version must be a whole number", value=clip(text)
+        )
     return int(text)
 
 
@@ -137,5 +138,5 @@ def _other_number(data: Any) -> int:
             [Fault("with", "missing_field", "with is missing")], message="the request is invalid"
         )
     if not isinstance(number, int) or isinstance(number, bool):
-        raise InvalidRows.of("with", "not_an_integer", "with must be the number of a version")
+        raise InvalidRows.single("with", "not_an_integer", "with must be the number of a version")
     return number

@@ -111,7 +111,7 @@ class TrainingRunsView(ModelView):
         mode = TrainingRun.Mode.APPEND if mode is None else mode
         if mode not in TrainingRun.Mode.values:
             allowed = ("append", "replace")
-            raise InvalidRows.of("mode", "not_a_level", "mode must be append or replace", allowed=allowed)
+            raise InvalidRows.single("mode", "not_a_level", "mode must be append or replace", allowed=allowed)
         return str(mode)
 
 
@@ -175,7 +175,7 @@ def _repeat(request: Request, data: Any) -> bool:
         value = data.get("repeat")
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise InvalidRows.of("repeat", "not_a_boolean", "repeat must be true or false")
+    raise InvalidRows.single("repeat", "not_a_boolean", "repeat must be true or false")
 
 
 def _check_source(data: Any, provider: ModelProvider) -> None:
@@ -189,15 +189,15 @@ def _check_source(data: Any, provider: ModelProvider) -> None:
     for name, value in data.items():
         expected = provider.source.get(name)
         if expected is None or value != expected:
-            raise InvalidRows.of(clip(name), "unknown_field", f"{provider.name} accepts only {accepted}")
+            raise InvalidRows.single(clip(name), "unknown_field", f"{provider.name} accepts only {accepted}")
 
 
 def _search(search: Any) -> dict[str, Any]:
     """Returns the settings that are stored with a run that searches: how many candidates it tries."""
     trials = search.get("n_iter") if isinstance(search, dict) else None
     if not isinstance(search, dict) or set(search) - {"n_iter"}:
-        raise InvalidRows.of("search", "not_an_object", 'search must be {"n_iter": 30}')
+        raise InvalidRows.single("search", "not_an_object", 'search must be {"n_iter": 30}')
     if not isinstance(trials, int) or isinstance(trials, bool) or not 1 <= trials <= run_requests.MOST_TRIALS:
         message = f"n_iter must be a whole number from 1 to {run_requests.MOST_TRIALS}"
-        raise InvalidRows.of("search", "out_of_bounds", message)
+        raise InvalidRows.single("search", "out_of_bounds", message)
     return {"n_iter": trials}

@@ -214,7 +214,7 @@ class CsvReader:
         if faults:
             raise InvalidRows(faults, rows=rows, bad=bad, noun="rows")
         if not good:
-            raise InvalidRows.of(
+            raise InvalidRows.single(
                 None, "empty_file", "the CSV holds a header and no rows; send at least one row"
             )
         return good

@@ -128,7 +128,7 @@ class InvalidRows(Exception):
         super().__init__(self.message)
 
     @classmethod
-    def of(cls, field: str | None, code: str, message: str, **details: Any) -> InvalidRows:
+    def single(cls, field: str | None, code: str, message: str, **details: Any) -> InvalidRows:
         """Returns the error of a single fault that concerns no row. details : see `Fault`."""
         return cls([Fault(field, code, message, **details)], message=message)
 

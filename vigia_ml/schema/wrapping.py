@@ -46,4 +46,4 @@ def refuse_wrapped(
 
 
 def _error(message: str) -> InvalidRows:
-    return InvalidRows.of(None, "wrapped_rows", message)
+    return InvalidRows.single(None, "wrapped_rows", message)
