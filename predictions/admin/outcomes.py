@@ -57,7 +57,7 @@ class OutcomeAdmin(RegistryAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
         if not search_term.strip():
             return queryset, False
-        return search.outcomes_by_term(queryset, search_term, sorted(self.model_ids(request))), False
+        return search.by_term(queryset, search_term, sorted(self.model_ids(request))), False
 
     def page(self, request: HttpRequest, row: Outcome) -> dict[str, Any]:
         return {"title": f"Outcome {row.pk}"}

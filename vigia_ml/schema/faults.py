@@ -117,12 +117,11 @@ class InvalidRows(Exception):
         rows: int = 0,
         bad: int = 0,
         message: str = "",
-        truncated: bool = False,
         noun: str = "instances",
     ) -> None:
         self.faults = list(faults[:REPORTED_FAULTS])
         self.rows, self.bad = rows, bad
-        self.truncated = truncated or len(faults) > REPORTED_FAULTS
+        self.truncated = len(faults) > REPORTED_FAULTS
         least = "at least " if self.truncated else ""
         self.message = message or f"{least}{bad} of {rows} {noun} {'is' if bad == 1 else 'are'} invalid"
         super().__init__(self.message)
