@@ -11,7 +11,6 @@ import datetime as dt
 from dataclasses import dataclass, field
 from typing import Final
 
-from django.contrib.auth.models import User
 from django.db import OperationalError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -46,7 +45,7 @@ class Removal:
 
 
 def remove_before(
-    moment: dt.datetime, *, although_kept: bool = False, dry_run: bool = False, by: User | None = None
+    moment: dt.datetime, *, although_kept: bool = False, dry_run: bool = False
 ) -> list[Removal]:
     """Removes the months of the log that were over before `moment`, oldest first.
 
@@ -56,7 +55,7 @@ def remove_before(
     dry_run : returns the removals without removing anything.
     """
     return [
-        _remove(month, although_kept=although_kept, dry_run=dry_run, by=by)
+        _remove(month, although_kept=although_kept, dry_run=dry_run)
         for month in partitions.months()
         if month.next.start <= moment and month.next.start <= timezone.now()
     ]
@@ -66,10 +65,10 @@ def remove_month(month: Month) -> Removal | None:
     """Removes one month although reviews keep it; None if it has no partition."""
     if month not in partitions.months():
         return None
-    return _remove(month, although_kept=True, dry_run=False, by=None)
+    return _remove(month, although_kept=True, dry_run=False)
 
 
-def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None) -> Removal:
+def _remove(month: Month, *, although_kept: bool, dry_run: bool) -> Removal:
     rows, reviews = partitions.estimated_rows(month), list(_reviews_of(month))
     reason = "" if although_kept else _kept_by(reviews)
     reason = reason or ("" if dry_run else _count_all(month))
@@ -82,7 +81,7 @@ def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None
             reason = "" if although_kept else _kept_by(reviews)
             if not reason:
                 partitions.drop(month)
-                _record(month, rows, by, although_kept=any(review.kept for review in reviews))
+                _record(month, rows, although_kept=any(review.kept for review in reviews))
     except OperationalError as error:
         if getattr(error.__cause__, "sqlstate", "") != LOCK_NOT_AVAILABLE:
             raise
@@ -104,10 +103,10 @@ def _kept_by(reviews: list[DriftReview]) -> str:
     return "kept for " + ", ".join(map(str, kept[:5])) + (" and others" if len(kept) > 5 else "")
 
 
-def _record(month: Month, rows: int, by: User | None, *, although_kept: bool) -> None:
+def _record(month: Month, rows: int, *, although_kept: bool) -> None:
     """Records the removal of a month. A month that a wrong clock created again keeps one record."""
     record, is_new = RemovedMonth.objects.get_or_create(
-        start=month.start, defaults={"rows": rows, "although_kept": although_kept, "by": by}
+        start=month.start, defaults={"rows": rows, "although_kept": although_kept}
     )
     if not is_new:
         record.rows += rows

@@ -31,6 +31,7 @@ VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
 # Which argument of a call holds an error code: by name of the function, counted from 0.
 CODE_ARGUMENT = {
     "Fault": 1,
+    "single": 1,
     "_bad": 0,
     "_body": 0,
     "Unreadable": 0,

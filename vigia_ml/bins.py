@@ -3,14 +3,17 @@
 Training counts its rows and the server counts the log with these bins.
 
 - Ascending edges cut the numbers into intervals: interval k holds the numbers with k edges at or below them
-(`numpy.searchsorted(edges, x, side="right")`). Interval 0 lies below the training
-range, the last one above it. - A heavy value (more training rows than an equally filled bin has by chance)
-has an interval of its own, from the value to the next double; quantiles divide the other rows. If there are
-few different values, each has one. - An interval of the training range that holds no training row is a gap.
-The gaps share the bin ``unseen``. Where all bins are single values, numbers outside the training range are
-unseen as well. - A text is counted by its length in characters, in the same way. - Each of the most frequent
-`LEVELS` levels has a bin of its own; the other levels of the training data share one bin, and levels that
-training did not see fall into ``unseen``. - The last bin of every column holds missing values.
+  (`numpy.searchsorted(edges, x, side="right")`). Interval 0 lies below the training range, the last one above
+  it.
+- A heavy value (more training rows than an equally filled bin has by chance) has an interval of its own, from
+  the value to the next double; quantiles divide the other rows. If there are few different values, each has
+  one.
+- An interval of the training range that holds no training row is a gap. The gaps share the bin ``unseen``.
+  Where all bins are single values, numbers outside the training range are unseen as well.
+- A text is counted by its length in characters, in the same way.
+- Each of the most frequent `LEVELS` levels has a bin of its own; the other levels of the training data share
+  one bin, and levels that training did not see fall into ``unseen``.
+- The last bin of every column holds missing values.
 
 In profiles older than bins of single values (`Bins.gaps` is None) each interval is a bin.
 """

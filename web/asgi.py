@@ -158,7 +158,7 @@ class Application:
 
     def start(self, loop: asyncio.AbstractEventLoop, threads: int) -> None:
         self._loop = loop
-        prediction_log.writer().write_in(loop)
+        prediction_log.writer().attach_loop(loop)
         self._thread = threading.get_ident()
         self.django = DjangoThreads(django_application, loop, threads, self.limits)
         self._give_up_task = loop.create_task(self._give_up())

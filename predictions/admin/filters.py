@@ -1,4 +1,4 @@
-"""The log's filters."""
+"""The log's filters; `LogChangeList` applies them itself, after the conditions with an index."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
 from django.http import HttpRequest
-from unfold.contrib.filters.admin import DropdownFilter
 
 from predictions.admin.changelist import BEFORE, CLIENT, PERIOD, WARNED
+from training.admin.paging import HiddenFilter
 
 OFFERED_CLIENTS = 200
 
 
-class _Applied(DropdownFilter):
-    """A filter that `LogChangeList` applies itself, after the conditions with an index."""
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset
-
-
-class ClientFilter(_Applied):
+class ClientFilter(HiddenFilter):
     title = "client"
     parameter_name = CLIENT
 
@@ -32,7 +24,7 @@ class ClientFilter(_Applied):
         return [(str(pk), name) for pk, name in clients]
 
 
-class WarningsFilter(_Applied):
+class WarningsFilter(HiddenFilter):
     title = "warnings"
     parameter_name = WARNED
 
@@ -40,18 +32,9 @@ class WarningsFilter(_Applied):
         return [("yes", "with warnings"), ("no", "without")]
 
 
-class _Silent(_Applied):
-    """Accepts a parameter of the list without a filter; the page shows it elsewhere."""
-
-    title = ""
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        return []
-
-
-class PeriodParameter(_Silent):
+class PeriodParameter(HiddenFilter):
     parameter_name = PERIOD
 
 
-class BeforeParameter(_Silent):
+class BeforeParameter(HiddenFilter):
     parameter_name = BEFORE

@@ -13,24 +13,25 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
 from predictions.admin.changelist import PERIOD, LogChangeList
-from predictions.admin.columns import CLIENT, MODEL, column
 from predictions.admin.filters import BeforeParameter, ClientFilter, PeriodParameter, WarningsFilter
 from predictions.log import csv_export, search
 from predictions.models import Prediction
 from predictions.outcomes import recording
 from predictions.serializers.predictions import PredictionDetailSerializer, PredictionSerializer
+from training.admin.columns import CLIENT, MODEL, column, emphasised
 from training.admin.filters import ModelFilter
-from training.admin.rights import RegistryAdmin, allowed_ids
-from training.models import RegisteredModel, sharing_versions
+from training.admin.paging import PositionAdmin
+from training.admin.rights import allowed_ids
+from training.models import RegisteredModel
 from training.templatetags.vigia import brief, share, warning_badges
 
 Rows = QuerySet[Prediction, Prediction]
 LONGEST_EXPORT = 1_000
-KEY = '<span class="vg-key" title="{0}">{0}</span>'
 
 
 @admin.register(Prediction)
-class PredictionAdmin(RegistryAdmin):
+class PredictionAdmin(PositionAdmin):
+    changelist = LogChangeList
     nothing_yet: ClassVar = "Each prediction that a client requests appears here."
     list_display: ClassVar = [
         column(
@@ -40,7 +41,7 @@ class PredictionAdmin(RegistryAdmin):
         column("version_number", "version", lambda row: row.version.number),
         column("answer", "prediction", lambda row: format_html("<b>{}</b>", brief(row.prediction))),
         column("probability_text", "probability", lambda row: share(row.probability)),
-        column("client_key", "key", lambda row: format_html(KEY, row.key) if row.key else "–"),
+        column("client_key", "key", lambda row: emphasised("key", row.key) if row.key else "–"),
         column("flags", "warnings", lambda row: warning_badges(row.warnings) if row.warnings else "–"),
         CLIENT,
     ]
@@ -53,40 +54,29 @@ class PredictionAdmin(RegistryAdmin):
         BeforeParameter,
     ]
     list_select_related: ClassVar = ["registered_model", "client"]
-    list_per_page = 50
     list_before_template = "admin/predictions/prediction/calendar.html"
     list_disable_select_all = True
-    show_facets = admin.ShowFacets.NEVER  # a facet is a count over the log
-    sortable_by: ClassVar = ()
-    search_fields: ClassVar = ["key"]  # shows the box; `get_search_results` does the search
+    search_fields: ClassVar = ["key"]  # shows the box; `search` does the search
     search_help_text = "Exact client key, or id of a prediction"
     actions: ClassVar = ["export_selected"]
     fields: ClassVar = ["id"]
+    versions: ClassVar = ("version",)
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
         return allowed_ids(request, "read_log")
-
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[LogChangeList]:
-        return LogChangeList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allows the filters' parameters only: any other condition would read the whole log."""
         return lookup in {"model", "version__id__exact", "client", "warnings", PERIOD, "before"}
 
-    def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
-        if not search_term.strip():
-            return queryset, False
-        return search.by_term(queryset, search_term, self.shown_models(request)), False
+    def search(self, request: HttpRequest, rows: Rows, term: str) -> Rows:
+        return search.by_term(rows, term, self.shown_models(request))
 
     def shown_models(self, request: HttpRequest) -> list[int]:
         """Returns the models whose log this list shows: the chosen one, or all that the user may read."""
         ids = RegisteredModel.objects.filter(pk__in=self.model_ids(request))
         chosen = request.GET.get("model")
         return list((ids.filter(name=chosen) if chosen else ids).values_list("pk", flat=True))
-
-    def get_queryset(self, request: HttpRequest) -> Rows:
-        rows: Rows = super().get_queryset(request)
-        return rows.prefetch_related(*sharing_versions("version"))
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Prediction log", **(extra_context or {})})

@@ -10,6 +10,7 @@ from typing import Any, Final
 from predictions.drift.timeline import Cell, Line, Timeline, Window
 from predictions.quality.realised import Quality
 from predictions.rollups import reading
+from training.admin.charts import chart
 from training.models import Activation, RegisteredModel
 from vigia_ml.drift import histograms
 
@@ -61,11 +62,6 @@ def _described(cell: Cell | None, when: str) -> dict[str, Any]:
     return {"text": text, "tone": cell.tone, "description": description}
 
 
-def chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
-    """Returns a chart, see charts.js."""
-    return {"id": name, "title": title, "note": note, "spec": spec}
-
-
 # -- charts --------------------------------------------------------------------------------------------
 
 
@@ -87,7 +83,7 @@ def traffic(model: RegisteredModel, window: Window) -> dict[str, Any]:
         series.append({"name": name, "values": [sum(each) for each in by_step]})
     activations = marks(model, window)
     return chart(
-        "vg-chart-traffic",
+        "traffic",
         "Predictions",
         "Rows answered in each step, by version." + (" Dashed lines: activations." if activations else ""),
         kind="bar",
@@ -143,8 +139,8 @@ def quality(
     per_cent = [{"name": "per cent", "values": coverage}]
     bars = {"kind": "bar", "y": "per cent", "y_range": [0, 100], "series": per_cent} | shared
     return [
-        chart("vg-chart-quality", f"Realised {metric}", note, **spec),
-        chart("vg-chart-coverage", "Coverage", covered, **bars),
+        chart("quality", f"Realised {metric}", note, **spec),
+        chart("coverage", "Coverage", covered, **bars),
     ]
 
 
@@ -155,7 +151,7 @@ def calibration(quality: Quality) -> dict[str, Any] | None:
         return None
     points = [[round(each["predicted"], 4), round(each["observed"], 4)] for each in bins]
     return chart(
-        "vg-chart-calibration",
+        "calibration",
         "Calibration",
         "Observed share of the class by predicted probability; on the line both agree.",
         kind="line",
@@ -180,7 +176,7 @@ def histogram(line: Line) -> dict[str, Any]:
 
     apart = [at for at, bar in enumerate(bars) if bar.apart]
     return chart(
-        "vg-chart-histogram",
+        "histogram",
         f"{line.name}: training and window",
         "Shares of the rows in per cent, in the bins of the training data."
         + (" Hatched: missing, unseen, or outside the training range." if apart else ""),

@@ -11,9 +11,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from predictions.admin.columns import CLIENT, MODEL, column, numbered
 from predictions.log import search
 from predictions.models import Outcome
+from training.admin.columns import CLIENT, MODEL, column, numbered
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin, allowed_ids
 from training.templatetags.vigia import badge, value
@@ -57,7 +57,7 @@ class OutcomeAdmin(RegistryAdmin):
     def get_search_results(self, request: HttpRequest, queryset: Rows, search_term: str) -> tuple[Rows, bool]:
         if not search_term.strip():
             return queryset, False
-        return search.outcomes_by_term(queryset, search_term, sorted(self.model_ids(request))), False
+        return search.by_term(queryset, search_term, sorted(self.model_ids(request))), False
 
     def page(self, request: HttpRequest, row: Outcome) -> dict[str, Any]:
         return {"title": f"Outcome {row.pk}"}

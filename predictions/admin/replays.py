@@ -7,30 +7,23 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from unfold.widgets import INPUT_CLASSES
 
-from predictions.admin.columns import ROWS, VERSION, WINDOW, column, numbered
-from predictions.admin.monitoring_charts import chart
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
-from training.admin.activation_pages import require
-from training.admin.filters import ModelFilter
-from training.admin.jobs import JobAdmin, StatusFilter
-from training.admin.rights import allowed_ids, visible_ids
-from training.jobs import leases
-from training.models import ModelVersion, sharing_versions
+from training.admin.charts import chart
+from training.admin.columns import ROWS, VERSION, WINDOW, column, numbered
+from training.admin.filters import ModelFilter, by_choice
+from training.admin.jobs import PROGRESS, REQUESTED_BY, JobAdmin
+from training.admin.rights import allowed_ids, require, visible_ids
+from training.models import Job, ModelVersion
 from training.reports import side_by_side
-from training.templatetags.vigia import share
-from vigia_ml.errors import VigiaError
+from training.templatetags.vigia import badge, share
 
-Rows = QuerySet[Replay, Replay]
 _MINUTES = "%Y-%m-%dT%H:%M"
 
 
@@ -66,31 +59,22 @@ def _changed(row: Replay) -> str:
 
 @admin.register(Replay)
 class ReplayAdmin(JobAdmin):
+    kind = "replay"
     nothing_yet: ClassVar = "Start a replay on the page of a version."
     list_display: ClassVar = [
         numbered("replay"),
         VERSION,
-        "state",
-        "progress",
+        column("state", "status", lambda row: badge(row.status)),
+        PROGRESS,
         WINDOW,
         ROWS,
         column("changed", "changed", _changed),
-        "by",
+        REQUESTED_BY,
     ]
-    list_filter: ClassVar = [ModelFilter, StatusFilter]
-
-    def get_queryset(self, request: HttpRequest) -> Rows:
-        rows: Rows = super().get_queryset(request)
-        rows = rows.select_related("registered_model", "requested_by")
-        return rows.prefetch_related(*sharing_versions("version"))
-
-    def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
-        own = [
-            path("of/<int:version_id>/", wrap(self.ask), name="predictions_replay_ask"),
-            path("<int:replay_id>/cancel/", wrap(self.cancel), name="predictions_replay_cancel"),
-        ]
-        return [*own, *super().get_urls()]
+    list_filter: ClassVar = [ModelFilter, by_choice("status", Job.Status)]
+    related: ClassVar = ("registered_model", "requested_by")
+    versions: ClassVar = ("version",)
+    pages: ClassVar = JobAdmin.pages | {"ask": "of/<int:version_id>/"}
 
     def page(self, request: HttpRequest, row: Replay) -> dict[str, Any]:
         return {
@@ -102,7 +86,7 @@ class ReplayAdmin(JobAdmin):
             **(shown(row, row.result) if row.result is not None else {}),
         }
 
-    def ask(self, request: HttpRequest, version_id: int) -> HttpResponse:
+    def ask_page(self, request: HttpRequest, version_id: int) -> HttpResponse:
         """Shows the form for the window with its number of rows; POST queues the replay."""
         versions = ModelVersion.objects.select_related("registered_model")
         version = get_object_or_404(versions, pk=version_id, registered_model_id__in=visible_ids(request))
@@ -117,33 +101,17 @@ class ReplayAdmin(JobAdmin):
             replay = replays.request(version, since, until, by=by)
             queueing.enqueue(replay)
             messages.success(request, f"Replay {replay.pk} is queued; this page shows its progress.")
-            return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[replay.pk]))
+            return self.redirect_to(replay)
         chosen = form.cleaned_data if form.is_bound and form.is_valid() else usual
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Replay with {version}",
-            "opts": self.opts,
-            "version": version,
-            "form": form,
-            "chosen": chosen,
-            "count": replays.rows_in(version.registered_model, chosen["since"], chosen["until"]),
-        }
-        return TemplateResponse(request, "admin/predictions/replay/ask.html", context)
-
-    def cancel(self, request: HttpRequest, replay_id: int) -> HttpResponse:
-        """Stops a replay by a POST from its page."""
-        row = get_object_or_404(self.get_queryset(request), pk=replay_id)
-        require(request, "train", row.registered_model)
-        if request.method == "POST":
-            by: Any = request.user
-            try:
-                stopped = leases.request_cancel(row, by=by)
-            except VigiaError as error:
-                messages.info(request, f"{error.message}.")
-            else:
-                done = "was cancelled" if stopped.is_finished else "is being stopped"
-                messages.success(request, f"Replay {row.pk} {done}.")
-        return HttpResponseRedirect(reverse("admin:predictions_replay_change", args=[row.pk]))
+        return self.render(
+            request,
+            "admin/predictions/replay/ask.html",
+            f"Replay with {version}",
+            version=version,
+            form=form,
+            chosen=chosen,
+            count=replays.rows_in(version.registered_model, chosen["since"], chosen["until"]),
+        )
 
 
 def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +119,7 @@ def shown(row: Replay, result: dict[str, Any]) -> dict[str, Any]:
     shift, rows = result["shift"], max(1, result["answered"])
     series = {"logged": shift["before"], f"version {row.version.number}": shift["after"]}
     answers = chart(
-        "vg-answers",
+        "answers",
         "Answers: logged and by this version",
         _shift_in_words(shift),
         kind="bar",

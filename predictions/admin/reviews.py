@@ -9,23 +9,20 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from rest_framework.renderers import JSONRenderer
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from predictions.admin.columns import ROWS, VERSION, WINDOW, column, numbered, username
 from predictions.admin.replays import WindowForm
 from predictions.drift import report, reviews
 from predictions.models import DriftReview, Verdict
 from predictions.serializers.drift import ReviewSerializer
-from training.admin.activation_pages import require
-from training.admin.filters import ChoiceFilter, ModelFilter
-from training.admin.rights import RegistryAdmin, allowed_ids, visible_ids
-from training.models import ModelVersion, RegisteredModel, sharing_versions
+from training.admin.columns import ROWS, VERSION, WINDOW, column, numbered, username
+from training.admin.filters import ChoiceFilter, ModelFilter, by_choice
+from training.admin.rights import RegistryAdmin, allowed_ids, require, visible_ids
+from training.models import ModelVersion, RegisteredModel
 from training.templatetags.vigia import badge
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
@@ -33,17 +30,9 @@ from vigia_ml.schema import InvalidRows
 Rows = QuerySet[DriftReview, DriftReview]
 
 
-class VerdictFilter(ChoiceFilter):
-    title = "verdict"
-    parameter_name = "verdict"
-    field = "verdict"
-    choices_of = Verdict
-
-
 class ScheduledFilter(ChoiceFilter):
     title = "requested"
     parameter_name = "scheduled"
-    field = "scheduled"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [("True", "by the schedule"), ("False", "by a user")]
@@ -81,29 +70,25 @@ class DriftReviewAdmin(RegistryAdmin):
         column("by", "by", lambda row: username(row.requested_by, "schedule" if row.scheduled else "–")),
         column("created", "created (UTC)", attrgetter("created_at")),
     ]
-    list_filter: ClassVar = [ModelFilter, VerdictFilter, ScheduledFilter]
+    list_filter: ClassVar = [ModelFilter, by_choice("verdict", Verdict), ScheduledFilter]
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     fields: ClassVar = ["verdict"]
+    related: ClassVar = ("registered_model", "requested_by")
+    versions: ClassVar = ("version",)
+    pages: ClassVar = {
+        "ask": "of/<int:model_id>/",
+        "keep": "<int:review_id>/keep/",
+        "download": "<int:review_id>/download/",
+    }
 
     def get_queryset(self, request: HttpRequest) -> Rows:
         rows: Rows = super().get_queryset(request)
         drifted = Count("findings", filter=Q(findings__verdict=Verdict.DRIFT))
-        rows = rows.select_related("registered_model", "requested_by")
-        rows = rows.prefetch_related(*sharing_versions("version"))
         return rows.annotate(columns=Count("findings"), drifted_columns=drifted)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Drift reviews", **(extra_context or {})})
-
-    def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
-        own = [
-            path("of/<int:model_id>/", wrap(self.ask), name="predictions_driftreview_ask"),
-            path("<int:review_id>/keep/", wrap(self.keep), name="predictions_driftreview_keep"),
-            path("<int:review_id>/download/", wrap(self.download), name="predictions_driftreview_download"),
-        ]
-        return [*own, *super().get_urls()]
 
     def page(self, request: HttpRequest, row: DriftReview) -> dict[str, Any]:
         may_read = row.registered_model_id in allowed_ids(request, "read_log")
@@ -114,20 +99,20 @@ class DriftReviewAdmin(RegistryAdmin):
             "can_keep": row.registered_model_id in allowed_ids(request, "train"),
         }
 
-    def keep(self, request: HttpRequest, review_id: int) -> HttpResponse:
+    def keep_page(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Sets whether retention keeps the review's rows, by a POST from its page."""
-        row = get_object_or_404(self.get_queryset(request), pk=review_id)
+        row = self.get_row(request, review_id)
         require(request, "train", row.registered_model)
         if request.method == "POST":
             reviews.keep(row, request.POST.get("kept") == "yes")
             message = "Retention keeps its rows." if row.kept else "Retention may remove its rows."
             self.log_change(request, row, message)
             messages.success(request, message)
-        return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[row.pk]))
+        return self.redirect_to(row)
 
-    def download(self, request: HttpRequest, review_id: int) -> HttpResponse:
+    def download_page(self, request: HttpRequest, review_id: int) -> HttpResponse:
         """Returns the review as one file, ``?format=html`` or ``json``, with the levels of the log."""
-        row = get_object_or_404(self.get_queryset(request), pk=review_id)
+        row = self.get_row(request, review_id)
         require(request, "read_log", row.registered_model)
         format_name = request.GET.get("format", "html")
         if format_name == "html":
@@ -142,7 +127,7 @@ class DriftReviewAdmin(RegistryAdmin):
         answer.headers["Content-Disposition"] = disposition
         return answer
 
-    def ask(self, request: HttpRequest, model_id: int) -> HttpResponse:
+    def ask_page(self, request: HttpRequest, model_id: int) -> HttpResponse:
         """Shows the form for the window; POST makes the review and redirects to it."""
         model = get_object_or_404(RegisteredModel, pk=model_id, pk__in=visible_ids(request))
         require(request, "read_log", model)
@@ -161,13 +146,12 @@ class DriftReviewAdmin(RegistryAdmin):
                 messages.error(request, f"No review was made: {error.message}.")
             else:
                 messages.success(request, f"Review {review.pk}: {review.verdict}.")
-                return HttpResponseRedirect(reverse("admin:predictions_driftreview_change", args=[review.pk]))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Review {model.name}",
-            "opts": self.opts,
-            "model": model,
-            "active": model.active_version,
-            "form": form,
-        }
-        return TemplateResponse(request, "admin/predictions/driftreview/ask.html", context)
+                return self.redirect_to(review)
+        return self.render(
+            request,
+            "admin/predictions/driftreview/ask.html",
+            f"Review {model.name}",
+            model=model,
+            active=model.active_version,
+            form=form,
+        )

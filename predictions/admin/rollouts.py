@@ -9,40 +9,24 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.html import format_html
-from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextareaWidget, UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanWidget
 
-from predictions.admin.columns import VERSION, column, username
-from predictions.admin.monitoring_charts import chart
 from predictions.rollouts import arm_comparison
 from training import providers
-from training.admin.activation_pages import LONGEST_REASON, require
-from training.admin.filters import ChoiceFilter, ModelFilter
-from training.admin.rights import RegistryAdmin, allowed_ids
-from training.models import ModelVersion, Rollout, sharing_versions
+from training.admin.activation_pages import ReasonForm
+from training.admin.charts import chart
+from training.admin.columns import VERSION, column, emphasised, username
+from training.admin.filters import ModelFilter, by_choice
+from training.admin.rights import RegistryAdmin, allowed_ids, require
+from training.models import ModelVersion, Rollout
 from training.registry import rollouts
 from training.reports import side_by_side
 from training.templatetags.vigia import badge
 from vigia_ml.errors import VigiaError
-
-REASON = '<span class="vg-reason" title="{0}">{0}</span>'
-
-
-class ReasonForm(forms.Form):
-    """The reason for a change of a rollout, which is recorded."""
-
-    reason = forms.CharField(
-        max_length=LONGEST_REASON,
-        label="Reason",
-        help_text="Recorded with the rollout, your name and the time.",
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "A rollout needs a reason; enter one."},
-    )
 
 
 class PercentForm(ReasonForm):
@@ -61,13 +45,6 @@ class PercentForm(ReasonForm):
     field_order = ["percent", "reason", "override"]
 
 
-class KindFilter(ChoiceFilter):
-    title = "kind"
-    parameter_name = "kind"
-    field = "kind"
-    choices_of = Rollout.Kind
-
-
 def _kind_and_share(row: Rollout) -> str:
     shown = f"{row.kind} {row.share}".strip()
     return format_html("{} {}", shown, badge("overridden")) if row.overridden else shown
@@ -83,28 +60,21 @@ class RolloutAdmin(RegistryAdmin):
         column("started", "started (UTC)", attrgetter("started_at")),
         column("by", "by", lambda row: username(row.started_by, "the service")),
         column("ended", "ended (UTC)", attrgetter("stopped_at")),
-        column("latest_reason", "reason", lambda row: format_html(REASON, row.stop_reason or row.reason)),
+        column("latest_reason", "reason", lambda row: emphasised("reason", row.stop_reason or row.reason)),
     ]
-    list_filter: ClassVar = [ModelFilter, KindFilter]
+    list_filter: ClassVar = [ModelFilter, by_choice("kind", Rollout.Kind)]
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     search_fields: ClassVar = ["reason", "stop_reason"]
     search_help_text = "Words in a reason"
     fields: ClassVar = ["reason"]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Rollout, Rollout]:
-        rows: QuerySet[Rollout, Rollout] = super().get_queryset(request)
-        rows = rows.select_related("registered_model", "started_by", "stopped_by")
-        return rows.prefetch_related(*sharing_versions("version"))
-
-    def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
-        own = [
-            path("start/<int:version_id>/<str:kind>/", wrap(self.start), name="training_rollout_start"),
-            path("<int:rollout_id>/stop/", wrap(self.stop), name="training_rollout_stop"),
-            path("<int:rollout_id>/raise/", wrap(self.raise_percent), name="training_rollout_raise"),
-        ]
-        return own + list(super().get_urls())
+    related: ClassVar = ("registered_model", "started_by", "stopped_by")
+    versions: ClassVar = ("version",)
+    pages: ClassVar = {
+        "start": "start/<int:version_id>/<str:kind>/",
+        "stop": "<int:rollout_id>/stop/",
+        "raise": "<int:rollout_id>/raise/",
+    }
 
     def page(self, request: HttpRequest, row: Rollout) -> dict[str, Any]:
         comparison = arm_comparison.compare(row)
@@ -120,7 +90,7 @@ class RolloutAdmin(RegistryAdmin):
             "can_stop": row.is_running and row.registered_model_id in allowed_ids(request, "activate"),
         }
 
-    def start(self, request: HttpRequest, version_id: int, kind: str) -> HttpResponse:
+    def start_page(self, request: HttpRequest, version_id: int, kind: str) -> HttpResponse:
         """Shows the form for the reason (and a canary's share); POST starts the rollout."""
         version = get_object_or_404(ModelVersion.objects.select_related("registered_model"), pk=version_id)
         if kind not in Rollout.Kind.values:
@@ -132,28 +102,29 @@ class RolloutAdmin(RegistryAdmin):
             started = self._attempt(request, rollouts.start, version, kind=kind, **form.cleaned_data)
             if started is not None:
                 messages.success(request, f"The {kind} of {version} is running.")
-                return HttpResponseRedirect(_address(started))
+                return self.redirect_to(started)
         active = version.registered_model.active_version
-        context = {
-            "title": f"{kind.capitalize()} of {version}",
-            "version": version,
-            "kind": kind,
-            "active": active,
-            "form": form,
-            "gate_passed": bool(version.gate.get("passed")),
-            "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
-            "switch": side_by_side.switch(active, version),
-            "back": reverse("admin:training_modelversion_change", args=[version.pk]),
-        }
-        return self._render(request, "admin/training/rollout/start.html", context)
+        return self.render(
+            request,
+            "admin/training/rollout/start.html",
+            f"{kind.capitalize()} of {version}",
+            version=version,
+            kind=kind,
+            active=active,
+            form=form,
+            gate_passed=bool(version.gate.get("passed")),
+            failed_checks=[check for check in version.gate.get("checks", []) if not check["passed"]],
+            switch=side_by_side.switch(active, version),
+            back=reverse("admin:training_modelversion_change", args=[version.pk]),
+        )
 
-    def stop(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
+    def stop_page(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
         """Shows the form for the reason; POST stops the rollout."""
         row = self._get_row(request, rollout_id)
         form = ReasonForm(request.POST or None)
         return self._change(request, row, form, rollouts.stop, "Stop", lambda stopped: "was stopped")
 
-    def raise_percent(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
+    def raise_page(self, request: HttpRequest, rollout_id: int) -> HttpResponse:
         """Shows the form for a higher share and the reason; POST raises the canary."""
         row = self._get_row(request, rollout_id)
         if row.kind != Rollout.Kind.CANARY:
@@ -182,15 +153,16 @@ class RolloutAdmin(RegistryAdmin):
             changed = self._attempt(request, service, row, **form.cleaned_data)
             if changed is not None:
                 messages.success(request, f"The {row.kind} of {row.version} {result(changed)}.")
-            return HttpResponseRedirect(_address(changed or row))
-        context = {
-            "title": f"{verb} the {row.kind} of {row.version}",
-            "rollout": row,
-            "form": form,
-            "back": _address(row),
-            "action": f"{verb} the {row.kind}",
-        }
-        return self._render(request, "admin/training/rollout/change.html", context)
+            return self.redirect_to(changed or row)
+        return self.render(
+            request,
+            "admin/training/rollout/change.html",
+            f"{verb} the {row.kind} of {row.version}",
+            rollout=row,
+            form=form,
+            back=self.redirect_to(row).url,
+            action=f"{verb} the {row.kind}",
+        )
 
     def _attempt(
         self, request: HttpRequest, service: Callable[..., Rollout], *subject: Any, **arguments: Any
@@ -203,14 +175,9 @@ class RolloutAdmin(RegistryAdmin):
             return None
 
     def _get_row(self, request: HttpRequest, rollout_id: int) -> Rollout:
-        row: Rollout = get_object_or_404(self.get_queryset(request), pk=rollout_id)
+        row: Rollout = self.get_row(request, rollout_id)
         require(request, "activate", row.registered_model)
         return row
-
-    def _render(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        shared = self.admin_site.each_context(request)
-        media = context["form"].media
-        return TemplateResponse(request, template, {**shared, "opts": self.opts, "media": media, **context})
 
 
 def figures(comparison: arm_comparison.Comparison) -> list[dict[str, Any]]:
@@ -246,7 +213,3 @@ def answers(comparison: arm_comparison.Comparison) -> dict[str, Any] | None:
         ],
         series=[{"name": f"version {arm.version}", "values": arm.histogram} for arm in both],
     )
-
-
-def _address(rollout: Rollout) -> str:
-    return reverse("admin:training_rollout_change", args=[rollout.pk])

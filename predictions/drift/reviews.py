@@ -26,7 +26,7 @@ from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import SMALLER_IS_BETTER, MonitoringConfig
 from vigia_ml.drift import performance_estimation, verdicts
 from vigia_ml.drift.verdicts import Reviewed
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 
 LONGEST: Final = dt.timedelta(days=366)
 COUNTING_SECONDS: Final = 10.0
@@ -158,7 +158,7 @@ def whole_hours(since: dt.datetime, until: dt.datetime) -> tuple[dt.datetime, dt
 
 
 def _bad_window(message: str) -> InvalidRows:
-    return InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
+    return InvalidRows.single("since", "out_of_bounds", message)
 
 
 def importance_of(version: ModelVersion) -> dict[str, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import TypeVar
 
 from django.db.models import QuerySet
 
@@ -11,18 +12,21 @@ from predictions.models import Outcome, Prediction
 
 SCAN_LIMIT = 50_000
 Rows = QuerySet[Prediction, Prediction]
+AnyRow = TypeVar("AnyRow", Prediction, Outcome)
 
 
-def by_term(rows: Rows, term: str, model_ids: Sequence[int]) -> Rows:
-    """Returns the row with this id if `term` is a UUID, else the rows with exactly this client key."""
+def by_term(rows: QuerySet[AnyRow, AnyRow], term: str, model_ids: Sequence[int]) -> QuerySet[AnyRow, AnyRow]:
+    """Returns the prediction with this id, or its outcomes, if `term` is a UUID; else the rows with exactly
+    this client key."""
     term = term.strip()
     try:
-        return rows.filter(pk=uuid.UUID(term))
+        name = "prediction_id" if rows.model is Outcome else "pk"
+        return rows.filter(**{name: uuid.UUID(term)})
     except ValueError:
         pass
     if "\x00" in term:
         return rows.none()
-    # Naming the models lets the index (registered_model_id, key, id) be used.
+    # Naming the models lets the table's index (registered_model_id, key, …) be used.
     return rows.filter(registered_model_id__in=list(model_ids), key=term)
 
 
@@ -33,18 +37,3 @@ def newest(rows: Rows, limit: int = SCAN_LIMIT) -> Rows:
     """
     floor = rows.order_by("-id").values_list("id", flat=True)[limit : limit + 1].first()
     return rows if floor is None else rows.filter(id__gt=floor)
-
-
-def outcomes_by_term(
-    rows: QuerySet[Outcome, Outcome], term: str, model_ids: Sequence[int]
-) -> QuerySet[Outcome, Outcome]:
-    """Returns the outcomes of this prediction if `term` is a UUID, else those with exactly this key."""
-    term = term.strip()
-    try:
-        return rows.filter(prediction_id=uuid.UUID(term))
-    except ValueError:
-        pass
-    if "\x00" in term:
-        return rows.none()
-    # Naming the models lets the index (registered_model_id, key) be used.
-    return rows.filter(registered_model_id__in=list(model_ids), key=term)

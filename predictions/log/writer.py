@@ -1,6 +1,6 @@
 """The log writer: it commits rows before their requests are answered.
 
-One writer per process, in a thread or in the event loop of a web process (`Writer.write_in`). It takes the
+One writer per process, in a thread or in the event loop of a web process (`Writer.attach_loop`). It takes the
 entries of concurrent requests, commits them in one statement (group commit: the requests share one flush to
 disk) and releases each entry after the COMMIT. The fence guards the statement: it commits only if the
 generation of the answers is still the database's; otherwise it writes nothing, and each request computes its
@@ -170,7 +170,7 @@ class Writer:
 
     def submit_all(self, entries: Sequence[Entry]) -> None:
         """Queues entries that came together, so that they share a commit. The writer releases each; an entry
-        that the queue refuses is released with `LogUnavailable`. Runs in the loop of `write_in`, if any."""
+        that the queue refuses is released with `LogUnavailable`. Runs in the attached loop, if any."""
         refused: list[tuple[Entry, LogUnavailable]] = []
         with self._changed:
             for entry in entries:
@@ -209,7 +209,7 @@ class Writer:
     def close(self, seconds: float = 10.0) -> None:
         """Writes the waiting entries, then ends the thread and the connection. Later entries are refused.
 
-        The loop of `write_in` must have ended, or this is called in it.
+        The loop of `attach_loop` must have ended, or this is called in it.
         """
         if self._in_loop is not None:
             self._hand_over(self._wire.finish)
@@ -221,7 +221,7 @@ class Writer:
 
     # -- the event loop ----------------------------------------------------------------------------
 
-    def write_in(self, loop: asyncio.AbstractEventLoop) -> None:
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Lets this event loop send small groups itself. It never waits: the thread does everything else.
 
         If loop and thread wake each other for every group, each wake-up costs two changes of threads, and a

@@ -27,7 +27,7 @@ END $$;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("predictions", "0008_changed_hours"), ("training", "0012_idempotency_keys")]
+    dependencies = [("predictions", "0001_squashed_0008_changed_hours"), ("training", "0012_idempotency_keys")]
 
     operations = [
         migrations.SeparateDatabaseAndState(state_operations=[migrations.DeleteModel(name="IdempotencyKey")]),

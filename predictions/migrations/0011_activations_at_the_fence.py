@@ -68,6 +68,6 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON training_activation
 
 
 class Migration(migrations.Migration):
-    dependencies = [("predictions", "0010_short_claims"), ("training", "0011_profiles_written_once")]
+    dependencies = [("predictions", "0010_short_claims"), ("training", "0001_squashed_0011_profiles_written_once")]
 
     operations = [migrations.RunSQL(MAKE, UNMAKE)]

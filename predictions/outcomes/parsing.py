@@ -21,8 +21,9 @@ from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
 from vigia_ml.schema.numerals import PLAIN, NumberFormat
 from vigia_ml.schema.row_keys import KEY_LENGTH, read_key
-from vigia_ml.schema.wrapping import wrapped
+from vigia_ml.schema.wrapping import refuse_wrapped
 
+WINDOW: Final = ("since", "until")
 FIELDS: Final = ("prediction", "key", "actual", "observed_at")
 # The CSV's columns, all read as text first: the type of `actual` depends on the prediction.
 _CSV: Final = DatasetSchema(
@@ -57,7 +58,7 @@ class OutcomeRow:
 
 
 @dataclass(slots=True)
-class Rows:
+class OutcomeRows:
     """A request's valid rows and the faults of the others.
 
     rows : number of rows read. bad : number of rows with a fault. numbers : see `OutcomeRow`.
@@ -130,7 +131,7 @@ class Rows:
         return time
 
 
-def from_json(data: Any) -> Rows:
+def from_json(data: Any) -> OutcomeRows:
     """Reads a decoded object or an array of objects.
 
     Raises
@@ -138,20 +139,18 @@ def from_json(data: Any) -> Rows:
     InvalidRows : `data` is neither. TooLarge : see `settings.PREDICT_MAX_ROWS`.
     """
     if isinstance(data, dict):
-        fault = wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
-        if fault is not None:
-            raise InvalidRows([fault], message=fault.message)
+        refuse_wrapped(data, FIELDS.__contains__, "the array of outcomes itself")
         data = [data]
     if not isinstance(data, list) or not data:
         message = "send one outcome, or an array with at least one outcome"
-        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
-    rows = Rows()
+        raise InvalidRows.single(None, "not_an_array", message)
+    rows = OutcomeRows()
     for row, raw in enumerate(data):
         rows.take(raw, row)
     return rows
 
 
-def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
+def from_csv(stream: BinaryIO, dialect: Told) -> OutcomeRows:
     """Reads a CSV with header (prediction or key, actual, observed_at); raises as `from_json`."""
     from vigia_ml.schema.csv_reader import CsvReader
 
@@ -159,8 +158,8 @@ def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
     if (dialect.decimal, dialect.thousands) == (None, None) and reader.numbers != PLAIN:
         # Values of `actual` may be labels, so a comma belongs to a number only if the client declares it.
         message = "numbers hold other signs than a decimal point: declare ?decimal=, or ?thousands=,"
-        raise InvalidRows([Fault("actual", "ambiguous_decimal", message)], message=message)
-    rows = Rows(reader.numbers)
+        raise InvalidRows.single("actual", "ambiguous_decimal", message)
+    rows = OutcomeRows(reader.numbers)
     row = 0
     for batch in reader.batches():
         rows.faults += batch.faults
@@ -174,8 +173,9 @@ def from_csv(stream: BinaryIO, dialect: Told) -> Rows:
         row += batch.seen_rows
         rows.rows = max(rows.rows, row)
     if not row:
-        message = "the CSV holds a header and no rows; send at least one row"
-        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+        raise InvalidRows.single(
+            None, "empty_file", "the CSV holds a header and no rows; send at least one row"
+        )
     return rows
 
 
@@ -192,6 +192,24 @@ def read_actual(target: Column, outcome: OutcomeRow) -> Value | Fault:
     if value is None:
         return Fault("actual", "null_not_allowed", "actual must not be null")
     return value
+
+
+def times_in(parameters: Mapping[str, Any], noun: str) -> tuple[dict[str, dt.datetime], list[Fault]]:
+    """Returns ``since`` and ``until`` as far as a request has them, and the faults of all its parameters."""
+    times: dict[str, dt.datetime] = {}
+    faults = [
+        Fault(clip(name), "unknown_field", f"{clip(name)} is not a parameter of {noun}", allowed=WINDOW)
+        for name in parameters
+        if name not in WINDOW
+    ]
+    for name in WINDOW:
+        if parameters.get(name) is not None:
+            time = moment(parameters[name], name)
+            if isinstance(time, Fault):
+                faults.append(time)
+            else:
+                times[name] = time
+    return times, faults
 
 
 def moment(value: object, name: str) -> dt.datetime | Fault:

@@ -20,7 +20,7 @@ from django.utils import timezone
 from core.uuid7 import LAST, lowest_at
 from predictions.models import Lock, Outcome
 from predictions.outcomes import matching, parsing
-from predictions.outcomes.parsing import OutcomeRow, Rows
+from predictions.outcomes.parsing import OutcomeRow, OutcomeRows
 from training import providers
 from training.models import ModelVersion, RegisteredModel
 from training.runs.uploads import declared_schema
@@ -56,7 +56,7 @@ class Recorded:
             self.warnings.append(warning | {"value": outcome.key})
 
 
-def record(model: RegisteredModel, rows: Rows, *, by: User | None) -> Recorded:
+def record(model: RegisteredModel, rows: OutcomeRows, *, by: User | None) -> Recorded:
     """Writes the outcomes of one request, all of them or none.
 
     Raises
@@ -202,7 +202,7 @@ def _predictions(model: RegisteredModel, outcomes: Sequence[OutcomeRow]) -> _Pre
     return predictions
 
 
-def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictions) -> list[Any]:
+def _checked_actuals(model: RegisteredModel, rows: OutcomeRows, predictions: _Predictions) -> list[Any]:
     """Returns the actual values as the target column reads them.
 
     The version that made the prediction has the column; for outcomes that wait, the active version has it.
@@ -230,11 +230,13 @@ def _checked_actuals(model: RegisteredModel, rows: Rows, predictions: _Predictio
             break
     if faults:
         faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(faults, rows=rows.rows, bad=bad, what="outcomes")
+        raise InvalidRows(faults, rows=rows.rows, bad=bad, noun="outcomes")
     return actuals
 
 
-def _targets(model: RegisteredModel, rows: Rows, predictions: _Predictions) -> dict[int | None, Column]:
+def _targets(
+    model: RegisteredModel, rows: OutcomeRows, predictions: _Predictions
+) -> dict[int | None, Column]:
     """Returns the target columns by version id; None stands for outcomes that wait."""
     logged = [predictions.get(each) for each in rows.good]
     ids = {each.version_id for each in logged if each is not None}

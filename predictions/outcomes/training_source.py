@@ -20,15 +20,13 @@ from core.uuid7 import LAST, lowest_at
 from predictions.models import decoded
 from predictions.outcomes import labelled_rows
 from predictions.outcomes.labelled_rows import Labelled
-from predictions.outcomes.parsing import moment
+from predictions.outcomes.parsing import WINDOW, times_in
 from training.models import ModelVersion, RegisteredModel
 from vigia_ml.schema import DatasetSchema, Fault, Instance, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
 if TYPE_CHECKING:
     from vigia_ml.fitting.parquet import DatasetWriter, Written
-
-PARAMETERS = ("since", "until")
 
 
 def check(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -38,26 +36,14 @@ def check(parameters: dict[str, Any]) -> dict[str, Any]:
     ------
     InvalidRows : a value is not a time, or the window is empty.
     """
-    faults = [
-        Fault(name, "unknown_field", f"{name} is not a parameter of this source", allowed=PARAMETERS)
-        for name in parameters
-        if name not in PARAMETERS
-    ]
-    window: dict[str, dt.datetime] = {}
-    for name in PARAMETERS:
-        if parameters.get(name) is not None:
-            time = moment(parameters[name], name)
-            if isinstance(time, Fault):
-                faults.append(time)
-            else:
-                window[name] = time
+    window, faults = times_in(parameters, "this source")
     if not faults:
         window.setdefault("until", timezone.now())
         if "since" in window and window["since"] >= window["until"]:
             faults.append(Fault("since", "out_of_bounds", "since must be before until"))
     if faults:
         raise InvalidRows(faults, message="the request is invalid")
-    return {name: window[name].isoformat() for name in PARAMETERS if name in window}
+    return {name: window[name].isoformat() for name in WINDOW if name in window}
 
 
 def collect(model: RegisteredModel, schema: DatasetSchema, source: dict[str, Any], path: Path) -> Written:

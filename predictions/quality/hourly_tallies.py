@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-import sys
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from predictions.quality.sql import classes_of
 from predictions.rollups.hours import end
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import Task
+from vigia_ml.evaluation.sums import binary_terms
 from vigia_ml.reference_profile import PREDICTION
 
 Floats = npt.NDArray[np.float64]
@@ -34,7 +34,6 @@ Sums = dict[str, Any]
 # Between these magnitudes a number's fourth power is a double.
 _LARGEST: Final = 1e70
 _SMALLEST: Final = 1e-70
-_EPSILON: Final = sys.float_info.epsilon  # as scikit-learn's log_loss clips probabilities
 
 
 def of_hour(model: RegisteredModel, hour: dt.datetime) -> dict[int, Tally]:
@@ -86,27 +85,28 @@ def _tally(version: _Version, rows: Sequence[Labelled]) -> Tally:
     if version.task == "regression":
         predicted, actual = _numbers(answers), _numbers(actuals)
         usable = (np.abs(predicted) < _LARGEST) & (np.abs(actual) < _LARGEST)
-        p, happened = np.zeros(usable.sum()), np.zeros(usable.sum(), dtype=bool)
+        p, positive = np.zeros(usable.sum()), np.zeros(usable.sum(), dtype=bool)
         sums = _regression(predicted[usable], actual[usable], version.center)
     else:
         p = np.array([row.probability for row in rows], dtype=np.float64)
         usable = (p >= 0) & (p <= 1)
         if version.task == "binary":
-            decided, happened = _places(answers, version.classes), _places(actuals, version.classes)
-            usable &= (decided >= 0) & (happened >= 0)
-            p, decided, happened = p[usable], decided[usable] == 1, happened[usable] == 1
-            sums = _binary(p, decided, happened)
+            decided, positive = _places(answers, version.classes), _places(actuals, version.classes)
+            usable &= (decided >= 0) & (positive >= 0)
+            p, decided, positive = p[usable], decided[usable] == 1, positive[usable] == 1
+            sums = _binary(p, decided, positive)
         else:
             pairs = list(zip(answers, actuals, strict=True))
             usable &= np.array([type(answer) is type(actual) is str for answer, actual in pairs], dtype=bool)
             pairs = [pairs[place] for place in np.flatnonzero(usable).tolist()]
-            p, happened = p[usable], np.array([answer == actual for answer, actual in pairs], dtype=bool)
-            sums = {"right": happened.sum(), **_errors(p - happened)}
+            # Right answers count as positive if there are more than two classes.
+            p, positive = p[usable], np.array([answer == actual for answer, actual in pairs], dtype=bool)
+            sums = {"right": positive.sum(), **_errors(p - positive)}
             tally.pairs = dict(Counter(pairs))
     tally.unusable = len(rows) - len(p)
     tally.sums = {name: value.item() for name, value in sums.items()} if len(p) else {}
     bucket = np.searchsorted(BOUNDS, p, side="right")
-    counts = (np.bincount(bucket), np.bincount(bucket, happened), np.bincount(bucket, p))
+    counts = (np.bincount(bucket), np.bincount(bucket, positive), np.bincount(bucket, p))
     tally.buckets = {
         place: (int(counts[0][place]), int(counts[1][place]), float(counts[2][place]))
         for place in np.flatnonzero(counts[0]).tolist()
@@ -114,17 +114,10 @@ def _tally(version: _Version, rows: Sequence[Labelled]) -> Tally:
     return tally
 
 
-def _binary(p: Floats, decided: Flags, happened: Flags) -> Sums:
-    loss = -np.log(np.maximum(np.where(happened, p, 1 - p), _EPSILON))
-    return {
-        "tp": (happened & decided).sum(),
-        "fp": (decided & ~happened).sum(),
-        "fn": (happened & ~decided).sum(),
-        "tn": (~happened & ~decided).sum(),
-        "loss": loss.sum(),
-        "loss2": (loss**2).sum(),
-        **_errors(p - happened),
-    }
+def _binary(p: Floats, decided: Flags, positive: Flags) -> Sums:
+    terms = binary_terms(positive, p, decided)
+    totals: Sums = {name: values.sum() for name, values in terms.items()}
+    return totals | {"loss2": (terms["loss"] ** 2).sum(), **_errors(p - positive)}
 
 
 def _regression(predicted: Floats, actual: Floats, center: float) -> Sums:

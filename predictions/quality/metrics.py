@@ -278,12 +278,12 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
     place = {name: at for at, name in enumerate(names)}
     answer, actual = np.array([(place[answer], place[actual]) for answer, actual in tally.pairs]).T
     rows, right = np.array(list(tally.pairs.values())), answer == actual
-    hits, answered, happened = class_rows(answer, actual, rows)
+    correct, of_answer, of_actual = class_rows(answer, actual, rows)
     # Per metric, the part that answers and the part that actual classes have in its divisor.
     parts = {"precision": (1, 0), "recall": (0, 1), "f1": (1, 1)}
-    for name, value in by_class(hits, answered, happened).items():
+    for name, value in by_class(correct, of_answer, of_actual).items():
         by_answer, by_actual = parts[name]
-        each = ratio(1, by_answer * answered + by_actual * happened, empty=0.0)
+        each = ratio(1, by_answer * of_answer + by_actual * of_actual, empty=0.0)
         slope = (by_answer + by_actual) * right * each[answer]
         slope -= by_answer * (value * each)[answer] + by_actual * (value * each)[actual]
         error = math.sqrt((rows * (slope / len(names)) ** 2).sum())

@@ -36,5 +36,5 @@ def as_number(column: str) -> str:
 
 def brier(probability: str) -> str:
     """Returns SQL for (p - y)^2 of two classes (Brier 1950); null for more classes or without an outcome."""
-    happened = "(actual = %(positive)s::jsonb)::int"
-    return f"CASE WHEN actual IS NOT NULL THEN ({probability} - {happened}) ^ 2 END"
+    is_positive = "(actual = %(positive)s::jsonb)::int"
+    return f"CASE WHEN actual IS NOT NULL THEN ({probability} - {is_positive}) ^ 2 END"

@@ -23,7 +23,7 @@ from core.uuid7 import EPOCH, lowest_at
 from predictions.log.recent_counts import CAP, Count
 from predictions.models import Prediction, Replay
 from predictions.outcomes import labelled_rows
-from predictions.outcomes.parsing import moment
+from predictions.outcomes.parsing import times_in
 from predictions.replays.accumulator import ReplayAccumulator
 from predictions.replays.rescoring import Candidate, Reading
 from predictions.replays.summary import Logged
@@ -31,11 +31,9 @@ from training import artifacts, providers
 from training.jobs.leases import Lease
 from training.models import ModelVersion, RegisteredModel
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
-from vigia_ml.schema.faults import clip
 
 CHUNK: Final = 10_000
 USUAL_WINDOW: Final = dt.timedelta(days=7)
-FIELDS: Final = ("since", "until")
 
 # JSON columns are fetched as text, so that a piece is decoded at once. ORDER BY has to name the table: `id`
 # alone means the text column, which has no index, and every piece would sort the rest of the window.
@@ -55,22 +53,9 @@ def window(parameters: Any) -> tuple[dt.datetime, dt.datetime]:
     InvalidRows : a value is not a time, or the window is empty.
     """
     if not isinstance(parameters, dict):
-        message = 'send an object {"since": …, "until": …}'
-        raise InvalidRows([Fault(None, "not_an_object", message)], message=message)
-    faults = [
-        Fault(clip(name), "unknown_field", f"{clip(name)} is not a parameter of a replay", allowed=FIELDS)
-        for name in parameters
-        if name not in FIELDS
-    ]
+        raise InvalidRows.single(None, "not_an_object", 'send an object {"since": …, "until": …}')
+    times, faults = times_in(parameters, "a replay")
     now = timezone.now()
-    times: dict[str, dt.datetime] = {}
-    for name in FIELDS:
-        if parameters.get(name) is not None:
-            time = moment(parameters[name], name)
-            if isinstance(time, Fault):
-                faults.append(time)
-            else:
-                times[name] = time
     until = min(times.get("until", now), now)
     since = times.get("since", max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW)
     if not faults and since >= until:

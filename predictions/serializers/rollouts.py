@@ -9,6 +9,7 @@ from rest_framework import serializers
 
 from predictions.rollouts import arm_comparison
 from training.models import Rollout
+from training.serializers import ReasonSerializer
 
 
 class TalliesSerializer(serializers.Serializer[Any]):
@@ -118,10 +119,8 @@ class StartSerializer(serializers.Serializer[Any]):
     )
 
 
-class StopSerializer(serializers.Serializer[Any]):
+class StopSerializer(ReasonSerializer):
     """The reason for stopping a rollout."""
-
-    reason = serializers.CharField(min_length=1, max_length=500)
 
 
 class RaiseSerializer(StopSerializer):

@@ -21,7 +21,7 @@ from predictions.serializers.drift import KeepSerializer, ReviewSerializer, Revi
 from training.models import ModelVersion, sharing_versions
 from training.registry import lookup
 from training.views.base import ModelView, before, datetime_param, requesting_user
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 
 
 class ReportRenderer(BaseRenderer):
@@ -96,8 +96,7 @@ class DriftView(_ReviewView):
         if number is None:
             return None
         if not (number.isascii() and number.isdigit() and len(number) < 10):
-            fault = Fault("version", "not_an_integer", "version must be a whole number")
-            raise InvalidRows([fault], message=fault.message)
+            raise InvalidRows.single("version", "not_an_integer", "version must be a whole number")
         return lookup.get_version(self.model, int(number))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -23,7 +22,6 @@ from training.views.base import (
     ModelView,
     csv_dialect,
     datetime_param,
-    following_page,
     int_param,
     requesting_user,
 )
@@ -115,7 +113,6 @@ class OutcomesView(ModelView):
 
     rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
     parser_classes = [StrictJSONParser, CSVParser]
-    max_bytes = settings.PREDICT_MAX_BYTES
 
     @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
     def get(self, request: Request, model: str) -> Response:
@@ -128,13 +125,11 @@ class OutcomesView(ModelView):
             limit=page_size(request),
         )
         rows, cursor = queries.outcomes_page(self.model, query)
-        following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
         shown = []
         for row, current in rows:
             row.holds = current  # type: ignore[attr-defined]
             shown.append(ListedOutcomeSerializer(row).data)
-        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return Response({"model": self.model.name, "outcomes": shown, "next": following}, headers=headers)
+        return self.page(request, "outcomes", shown, reverse("outcomes", args=[self.model.name]), cursor)
 
     @extend_schema(
         operation_id="give_outcomes",

@@ -18,7 +18,7 @@ from predictions.serializers.rollouts import EstimateSerializer
 from training import providers
 from training.registry import lookup
 from training.views.base import ModelView, bad_parameter, datetime_param, int_param
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 
 USUAL_WINDOW: Final = dt.timedelta(days=30)
 STEPS: Final = {"hour": dt.timedelta(hours=1), "day": dt.timedelta(days=1)}
@@ -152,8 +152,7 @@ def _window(request: Request, step: dt.timedelta | None) -> tuple[dt.datetime, d
     since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
     since, until = realised.whole_hours(since, until)
     if since >= until:
-        message = "since must be before until, and in the past"
-        raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
+        raise InvalidRows.single("since", "out_of_bounds", "since must be before until, and in the past")
     if step is not None and (until - since) / step > MOST_STEPS:
         message = (
             f"too many steps; at most {MOST_STEPS:,} are answered: use a shorter window or a longer step"

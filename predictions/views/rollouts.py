@@ -8,7 +8,6 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
-from rest_framework.serializers import Serializer
 
 from core.errors import NotFound
 from predictions.serializers.rollouts import (
@@ -20,14 +19,13 @@ from predictions.serializers.rollouts import (
 )
 from training.models import Rollout, sharing_versions
 from training.registry import lookup, rollouts
-from training.views.base import ModelView, before, requesting_user
+from training.views.base import BodyFormView, before
 
 
-class RolloutView(ModelView):
+class RolloutView(BodyFormView):
     """Base of the views below ``/models/{model}/rollouts/``."""
 
     rights: ClassVar = {"POST": "activate"}
-    body: ClassVar[type[Serializer[Any]]]
 
     def rows(self) -> Any:
         rows = self.model.rollouts.select_related("registered_model", "started_by", "stopped_by")
@@ -39,16 +37,6 @@ class RolloutView(ModelView):
             raise NotFound(f"{self.model.name} has no rollout {str(number)[:20]}")
         assert isinstance(row, Rollout)
         return row
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> Serializer[Any]:
-        """Returns the form of the browsable API."""
-        return self.body(*args, **kwargs)
-
-    def values(self, request: Request) -> dict[str, Any]:
-        """Returns the valid body and its author, as the services of rollouts take them."""
-        serializer = self.body(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        return {"by": requesting_user(request), **serializer.validated_data}
 
     def created(self, request: Request, row: Rollout) -> Response:
         here = reverse("rollout", args=[self.model.name, row.pk], request=request)

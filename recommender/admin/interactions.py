@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -12,11 +12,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import DropdownFilter
-from unfold.decorators import display
 
 from recommender.admin import rights
-from recommender.admin.changelist import AfterParameter, HiddenFilter, PositionAdmin, PositionChangeList
 from recommender.models import Interaction
+from training.admin.columns import CLIENT, column, emphasised
+from training.admin.paging import AfterParameter, HiddenFilter, PositionAdmin, PositionChangeList
 from training.models import sharing_versions
 from training.templatetags.vigia import badge
 from vigia_ml.schema.columns import is_storable
@@ -73,18 +73,32 @@ class InteractionChangeList(PositionChangeList):
         return rows.filter(pk__lt=number)
 
 
+def _movie(row: Interaction) -> str:
+    address = reverse("admin:recommender_movie_change", args=[row.movie_id])
+    return format_html('<a href="{}">{}</a>', address, row.movie)
+
+
+def _followed(row: Interaction) -> str:
+    if row.recommendation is None:
+        return "–"
+    address = reverse("admin:predictions_prediction_change", args=[row.recommendation])
+    place = f"place {row.rank}" if row.rank else "requested movie"
+    number = f" of version {row.version.number}" if row.version else ""
+    return format_html('<a href="{}">{}{}</a>', address, place, number)
+
+
 @admin.register(Interaction)
 class InteractionAdmin(PositionAdmin):
     changelist = InteractionChangeList
     nothing_yet: ClassVar = "Clients report over the API what users do with movies."
     list_display: ClassVar = [
-        "time",
-        "user_key",
-        "movie_link",
-        "kind_badge",
-        "followed",
-        "received",
-        "sender",
+        column("time", "time (UTC)", attrgetter("at")),
+        column("user_key", "user", lambda row: emphasised("key", row.user) if row.user else "–"),
+        column("movie_link", "movie", _movie),
+        column("kind_badge", "kind", lambda row: badge(row.kind, TONES[row.kind])),
+        column("followed", "after the recommendation", _followed),
+        column("received", "received (UTC)", attrgetter("received_at")),
+        CLIENT,
     ]
     list_filter: ClassVar = [KindFilter, MovieParameter, AfterParameter]
     list_select_related: ClassVar = ["movie", "client"]
@@ -99,42 +113,8 @@ class InteractionAdmin(PositionAdmin):
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return rights.sees_interactions(request)
 
-    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+    def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         return rows.filter(user=term) if is_storable(term) else rows.none()
-
-    @display(description="time (UTC)")
-    def time(self, row: Interaction) -> datetime:
-        return row.at
-
-    @display(description="user")
-    def user_key(self, row: Interaction) -> str:
-        return format_html('<span class="vg-key" title="{0}">{0}</span>', row.user) if row.user else "–"
-
-    @display(description="movie")
-    def movie_link(self, row: Interaction) -> str:
-        address = reverse("admin:recommender_movie_change", args=[row.movie_id])
-        return format_html('<a href="{}">{}</a>', address, row.movie)
-
-    @display(description="kind")
-    def kind_badge(self, row: Interaction) -> str:
-        return badge(row.kind, TONES[row.kind])
-
-    @display(description="after the recommendation")
-    def followed(self, row: Interaction) -> str:
-        if row.recommendation is None:
-            return "–"
-        address = reverse("admin:predictions_prediction_change", args=[row.recommendation])
-        place = f"place {row.rank}" if row.rank else "requested movie"
-        number = f" of version {row.version.number}" if row.version else ""
-        return format_html('<a href="{}">{}{}</a>', address, place, number)
-
-    @display(description="received (UTC)")
-    def received(self, row: Interaction) -> datetime:
-        return row.received_at
-
-    @display(description="client")
-    def sender(self, row: Interaction) -> str:
-        return row.client.get_username() if row.client else "–"
 
     def page(self, request: HttpRequest, row: Interaction) -> dict[str, Any]:
         return {"title": f"Interaction {row.pk}"}

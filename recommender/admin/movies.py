@@ -12,14 +12,15 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from unfold.contrib.filters.admin import DropdownFilter
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from recommender.admin import rights
-from recommender.admin.changelist import AfterParameter, PositionAdmin, PositionChangeList
 from recommender.catalogue import service as catalogue
 from recommender.models import Movie
 from recommender.movie_schema import FIELDS, Entry, Refused, split_terms
+from training.admin.columns import column
+from training.admin.filters import ChoiceFilter
+from training.admin.paging import AfterParameter, PositionAdmin, PositionChangeList
 from training.templatetags.vigia import badge
 
 LISTS = ("genres", "keywords")
@@ -87,16 +88,11 @@ class WithdrawnFilter(DropdownFilter):
         return queryset.filter(withdrawn_at__isnull=self.value() != "yes")
 
 
-class _ValueFilter(DropdownFilter):
+class _ValueFilter(ChoiceFilter):
     """Filters by one value of a column that has few distinct values."""
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
         return [(str(value), str(value)) for value in catalogue.values_of(self.parameter_name)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        chosen = self.value()
-        known = {value for value, _ in self.lookup_choices}  # the address may hold any value
-        return queryset.filter(**{self.parameter_name: chosen}) if chosen in known else queryset
 
 
 class YearFilter(_ValueFilter):
@@ -127,12 +123,25 @@ class MovieChangeList(PositionChangeList):
         return rows.filter(popularity__lte=popularity).filter(behind)
 
 
+def _genres(row: Movie) -> str:
+    more = len(row.genres) - SHOWN_GENRES
+    shown = ", ".join(row.genres[:SHOWN_GENRES])
+    return f"{shown} and {more} more" if more > 0 else shown or "–"
+
+
 @admin.register(Movie)
 class MovieAdmin(PositionAdmin):
     changelist = MovieChangeList
     form = MovieForm
     nothing_yet: ClassVar = "manage.py load_movies loads a file of movies; the API adds single movies."
-    list_display: ClassVar = ["title", "shown_year", "shown_genres", "language", "score", "state"]
+    list_display: ClassVar = [
+        "title",
+        column("shown_year", "year", lambda row: "–" if row.year is None else str(row.year)),
+        column("shown_genres", "genres", _genres),
+        "language",
+        column("score", "popularity", lambda row: f"{row.popularity:,.1f}"),
+        column("state", "", lambda row: badge("withdrawn", "warn") if row.is_withdrawn else ""),
+    ]
     list_filter: ClassVar = [YearFilter, LanguageFilter, WithdrawnFilter, AfterParameter]
     list_disable_select_all = True
     search_fields: ClassVar = ["title_key"]  # shows the box; `search` does the search
@@ -157,7 +166,7 @@ class MovieAdmin(PositionAdmin):
 
     empty_value_display = "–"
 
-    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+    def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         titled = catalogue.titled(rows, term)
         if term.isascii() and term.isdigit() and len(term) < 19:
             ids = titled.order_by("-popularity", "pk").values_list("pk", flat=True)[: self.list_per_page]
@@ -166,24 +175,6 @@ class MovieAdmin(PositionAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         return super().changelist_view(request, {"title": "Catalogue", **(extra_context or {})})
-
-    @display(description="year")
-    def shown_year(self, row: Movie) -> str:
-        return "–" if row.year is None else str(row.year)
-
-    @display(description="genres")
-    def shown_genres(self, row: Movie) -> str:
-        more = len(row.genres) - SHOWN_GENRES
-        shown = ", ".join(row.genres[:SHOWN_GENRES])
-        return f"{shown} and {more} more" if more > 0 else shown or "–"
-
-    @display(description="popularity")
-    def score(self, row: Movie) -> str:
-        return f"{row.popularity:,.1f}"
-
-    @display(description="")
-    def state(self, row: Movie) -> str:
-        return badge("withdrawn", "warn") if row.is_withdrawn else ""
 
     @admin.action(description="Withdraw from recommendations", permissions=["change"])
     def withdraw_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

@@ -18,7 +18,7 @@ from core.errors import Conflict
 from recommender.catalogue import service as catalogue
 from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files.movies import Row
-from recommender.files.tabular import Rows
+from recommender.files.tabular import FileRows
 from recommender.models import Movie
 from recommender.movie_schema import FIELDS
 from recommender.title_keys import key_of
@@ -53,7 +53,7 @@ class ImportCounts:
 
 
 def load(
-    rows: Rows[Row],
+    rows: FileRows[Row],
     *,
     refused: TextIO | None = None,
     readmit: bool = False,

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, Self, TextIO, TypeVar
 
 from django.db import connection
 
-from recommender.files.tabular import Rows
+from recommender.files.tabular import FileRows
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
@@ -53,7 +53,7 @@ class StagingTable(Generic[T]):
             cursor.execute(statement, parameters)
             return int(cursor.rowcount)
 
-    def fill(self, rows: Rows[T], progress: Progress) -> None:
+    def fill(self, rows: FileRows[T], progress: Progress) -> None:
         """Copies the file into the tables."""
         names = ", ".join(f'"{name}"' for name in ("line", *self._columns))
         for chunk in rows.chunks():
@@ -96,7 +96,7 @@ class StagingTable(Generic[T]):
         if len(self._faults) <= REPORTED_FAULTS:
             self._faults += faults
 
-    def check(self, rows: Rows[T], refused: TextIO | None) -> None:
+    def check(self, rows: FileRows[T], refused: TextIO | None) -> None:
         """Writes the refused rows to `refused`. Raises `InvalidRows` if the file has bad rows and `refused`
         is None, or if it has no good row."""
         if self.bad and refused is None:
@@ -107,9 +107,9 @@ class StagingTable(Generic[T]):
             self._write_refused(rows, refused)
         if self.bad == self.rows:
             message = "the file has no valid row" if self.rows else "the file has no rows"
-            raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+            raise InvalidRows.single(None, "empty_file", message)
 
-    def _write_refused(self, rows: Rows[T], stream: TextIO) -> None:
+    def _write_refused(self, rows: FileRows[T], stream: TextIO) -> None:
         """Reads the file again and writes its refused rows unchanged, with their reasons."""
         writer = csv.writer(stream)
         writer.writerow(["line", "reasons", *rows.header])

@@ -1,7 +1,7 @@
 """Readers of rows from CSV or JSON lines, in chunks: memory does not grow with the file.
 
-The readers report what they recognised: `Rows.described` names the format, `Rows.passed_over` the names that
-the layout does not know.
+The readers report what they recognised: `FileRows.described` names the format, `FileRows.passed_over` the
+names that the layout does not know.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Chunk(Generic[T]):
         return len(self.good) + len(self.refused)
 
 
-class Rows(Generic[T]):
+class FileRows(Generic[T]):
     """The rows of one file; `chunks` reads it once.
 
     Attributes
@@ -97,7 +97,7 @@ def open_rows(
     stream: BinaryIO,
     layout: Layout[T],
     dialect: Told = Told(),  # noqa: B008 (frozen)
-) -> Rows[T]:
+) -> FileRows[T]:
     """Returns the rows of a file; its first character tells JSON lines from CSV.
 
     stream : binary and seekable, at its start. dialect : overrides the detected dialect of a CSV. Raises
@@ -116,7 +116,7 @@ def open_rows(
 # -- CSV -----------------------------------------------------------------------------------------------
 
 
-class CsvRows(Rows[T]):
+class CsvRows(FileRows[T]):
     def __init__(self, stream: BinaryIO, layout: Layout[T], dialect: Told) -> None:
         self._stream, self._layout, self._told = stream, layout, dialect
         names = _header(stream, layout.schema, dialect)
@@ -178,7 +178,7 @@ def _header(stream: BinaryIO, schema: DatasetSchema, dialect: Told) -> list[str]
 # -- JSON lines ----------------------------------------------------------------------------------------
 
 
-class JsonLines(Rows[T]):
+class JsonLines(FileRows[T]):
     def __init__(self, stream: BinaryIO, layout: Layout[T]) -> None:
         self._stream, self._layout = stream, layout
         self.described = "JSON lines"

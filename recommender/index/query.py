@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 Basis = Literal["similarity", "genres"]
 Emptiness = Literal["", "nothing_to_compare", "no_neighbour", "filtered_out"]
 
-MOST = 100
+LARGEST_TOP = 100
 """Largest number of recommendations in one answer."""
 
 
@@ -85,7 +85,7 @@ _NO_FILTERS: Final = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question to the index. top_n : largest number of movies, 1 to `MOST`.
+    """One question to the index. top_n : largest number of movies, 1 to `LARGEST_TOP`.
 
     diversity : d of maximal marginal relevance (Carbonell and Goldstein 1998), 0 to 1: the next movie is the
     one with the largest (1 - d) * score - d * (largest cosine with the movies already chosen). explain :
@@ -99,8 +99,8 @@ class Question:
     explain: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= self.top_n <= MOST:
-            raise ValueError(f"top_n is 1 to {MOST}, not {self.top_n}")
+        if not 1 <= self.top_n <= LARGEST_TOP:
+            raise ValueError(f"top_n is 1 to {LARGEST_TOP}, not {self.top_n}")
         if not 0.0 <= self.diversity <= 1.0:
             raise ValueError(f"diversity is 0 to 1, not {self.diversity}")
 

@@ -70,7 +70,7 @@ def record(row: Prediction, entries: list[Entry], *, by: User | None) -> Recorde
             )
     if faults:
         bad = len({fault.row for fault in faults})
-        raise InvalidRows(faults, rows=len(entries), bad=bad, what="entries")
+        raise InvalidRows(faults, rows=len(entries), bad=bad, noun="entries")
     now = timezone.now()
     with transaction.atomic():
         with connection.cursor() as cursor:  # of two concurrent requests, the second sees the first's rows
@@ -159,7 +159,7 @@ def by_version(model: RegisteredModel, since: dt.datetime, until: dt.datetime) -
         if not isinstance(error.__cause__, QueryCanceled):
             raise
         message = f"counting this window takes more than {COUNTING_SECONDS} seconds: send a shorter one"
-        raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message) from None
+        raise InvalidRows.single("since", "out_of_bounds", message) from None
     numbers = dict(model.versions.filter(pk__in=answered).values_list("pk", "number"))
     qualities = []
     for version_id, (rows, empty) in answered.items():

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from recommender.catalogue.staging_table import ROWS, Progress, StagingTable
 from recommender.files.interactions import Row
-from recommender.files.tabular import Rows
+from recommender.files.tabular import FileRows
 
 MANY = 1_000
 """Number of new rows from which the import runs ANALYZE."""
@@ -38,7 +38,7 @@ class ImportCounts:
     refused: int = 0
 
 
-def load(rows: Rows[Row], *, refused: TextIO | None, progress: Progress) -> ImportCounts:
+def load(rows: FileRows[Row], *, refused: TextIO | None, progress: Progress) -> ImportCounts:
     """Records the interactions of a file, all of them or none.
 
     refused : stream that receives bad rows with their reasons; the import then keeps the good rows. Raises

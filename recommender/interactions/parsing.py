@@ -16,9 +16,9 @@ from recommender.models import Interaction
 from recommender.movie_schema import Read, Reading, Refused, read_column
 from recommender.recommendations.request import LARGEST_ID
 from vigia_ml.schema import Column, Fault, InvalidRows
-from vigia_ml.schema.faults import REPORTED_FAULTS, echo
+from vigia_ml.schema.faults import echo, read_all
 
-MOST: Final = 1_000
+MOST_ENTRIES: Final = 1_000
 """Most entries of one request with feedback."""
 
 
@@ -66,24 +66,11 @@ def read_feedback(data: object) -> list[Entry]:
     """Returns the entries of a request with feedback: one object or an array of objects. Raises `InvalidRows`
     with every fault of every entry."""
     rows = data if isinstance(data, list) else [data]
-    if not rows or len(rows) > MOST:
-        message = f"send 1 to {MOST:,} entries"
-        raise InvalidRows([Fault(None, "too_long" if rows else "empty_array", message)], message=message)
-    good: list[Entry] = []
-    faults: list[Fault] = []
-    bad = 0
-    for row, raw in enumerate(rows):
-        entry = _read(raw, _FEEDBACK, "an entry", "feedback")
-        if isinstance(entry, Entry):
-            good.append(entry)
-        else:
-            bad += 1
-            faults.extend(fault.at(row=row) for fault in entry)
-        if len(faults) > REPORTED_FAULTS:
-            break
-    if faults:
-        raise InvalidRows(faults, rows=len(rows), bad=bad, what="entries")
-    return good
+    if not rows or len(rows) > MOST_ENTRIES:
+        raise InvalidRows.single(
+            None, "too_long" if rows else "empty_array", f"send 1 to {MOST_ENTRIES:,} entries"
+        )
+    return read_all(rows, lambda raw: _read(raw, _FEEDBACK, "an entry", "feedback"), "entries")
 
 
 def _read(raw: object, readers: Mapping[str, Read], noun: str, kind: str) -> Entry | list[Fault]:

@@ -66,7 +66,7 @@ def record(data: Any, *, by: User | None) -> Recorded:
             refuse(row, [Fault("movie_id", "unknown_movie", message, entry.movie_id, has_value=True)])
     if bad:
         faults.sort(key=lambda fault: fault.row or 0)
-        raise InvalidRows(faults, rows=len(rows), bad=len(bad), what="interactions")
+        raise InvalidRows(faults, rows=len(rows), bad=len(bad), noun="interactions")
     with transaction.atomic():
         recorded = _insert(list(good.values()), by)
     return Recorded(len(rows), recorded, len(rows) - recorded)
@@ -76,8 +76,7 @@ def _rows(data: Any) -> list[Any]:
     if isinstance(data, dict):
         data = [data]
     if not isinstance(data, list) or not data:
-        message = "send one interaction, or an array of at least one"
-        raise InvalidRows([Fault(None, "not_an_array", message)], message=message)
+        raise InvalidRows.single(None, "not_an_array", "send one interaction, or an array of at least one")
     if len(data) > settings.PREDICT_MAX_ROWS:
         message = f"a request may hold at most {settings.PREDICT_MAX_ROWS:,} interactions; split it"
         raise TooLarge(message, code="too_many_rows")

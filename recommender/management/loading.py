@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TextIO, TypeVar, cast
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 
-from recommender.files.tabular import Layout, Rows, open_rows
+from recommender.files.tabular import FileRows, Layout, open_rows
 from training.management import csv_files
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
@@ -36,14 +35,14 @@ class LoadingCommand(BaseCommand, Generic[T]):
         )
         csv_files.add_dialect_arguments(parser)
 
-    def load(self, rows: Rows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
+    def load(self, rows: FileRows[T], refused: TextIO | None, options: dict[str, Any]) -> str:
         """Loads the rows and returns a summary."""
         raise NotImplementedError
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             path = csv_files.find(options["file"])
-            with csv_files.open_rows(path) as stream, _refused_file(options["refused"], self.say) as refused:
+            with csv_files.open_rows(path) as stream, self.refused_file(options["refused"]) as refused:
                 rows = open_rows(cast("BinaryIO", stream), self.layout, csv_files.told(options))
                 self.say(f"{path}: {rows.described}")
                 summary = self.load(rows, refused, options)
@@ -70,25 +69,9 @@ class LoadingCommand(BaseCommand, Generic[T]):
     def progress(self) -> Callable[[int], None]:
         return csv_files.progress(self.say, "read")
 
-
-@contextmanager
-def _refused_file(path_text: str | None, say: Callable[[str], None]) -> Iterator[TextIO | None]:
-    """Yields the stream of the refused rows; its file takes its name at the end, if it holds rows, whether or
-    not the load succeeded."""
-    if path_text is None:
-        yield None
-        return
-    path = Path(path_text).expanduser()
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=path.parent, prefix=".refused-", delete=False
-    ) as stream:
-        written = Path(stream.name)
-        try:
-            yield cast("TextIO", stream)
-        finally:
-            stream.flush()
-            if written.stat().st_size:
-                written.replace(path)
-                say(f"bad rows were written to {path}")
-            else:
-                written.unlink()
+    def refused_file(self, name: str | None) -> AbstractContextManager[TextIO | None]:
+        """Opens the CSV for bad rows that ``--refused`` names."""
+        if name is None:
+            return nullcontext()
+        path = Path(name).expanduser()
+        return csv_files.refused_file(path.name, [path.parent], self.say)

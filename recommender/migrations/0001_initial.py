@@ -82,8 +82,8 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ('training', '0011_profiles_written_once'),
-        ('predictions', '0008_changed_hours'),
+        ('training', '0001_squashed_0011_profiles_written_once'),
+        ('predictions', '0001_squashed_0008_changed_hours'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

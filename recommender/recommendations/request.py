@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from recommender.index.query import MOST
+from recommender.index.query import LARGEST_TOP
 from recommender.movie_schema import Read, Reading, Refused, read_column
 from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.faults import echo
@@ -51,7 +51,11 @@ QUESTION: Final = DatasetSchema(
             "The client's reference for a person. Alone: recommends movies by the person's interactions.",
         ),
         _optional(
-            "top_n", "integer", f"Number of movies at most; default {USUAL_TOP}.", minimum=1, maximum=MOST
+            "top_n",
+            "integer",
+            f"Number of movies at most; default {USUAL_TOP}.",
+            minimum=1,
+            maximum=LARGEST_TOP,
         ),
         _optional("genres", "text", "Genres: recommends only movies with one of them."),
         _year("year_from", description="First year of release."),
@@ -128,8 +132,9 @@ def read(data: object, *, text: bool = False) -> RecommendationRequest:
     separate the items of lists.
     """
     if not isinstance(data, Mapping):
-        fault = Fault(None, "not_an_object", "send one JSON object", echo(data), has_value=True)
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.single(
+            None, "not_an_object", "send one JSON object", value=echo(data), has_value=True
+        )
     reading = Reading.of(data, _READERS[text], "a recommendation request")
     values = {
         "key" if name == KEY_FIELD else name: value

@@ -13,7 +13,7 @@ from recommender.catalogue import title_search, withdrawals
 from recommender.errors import UnknownMovie
 from recommender.index import query
 from recommender.index.engine import IndexEngine
-from recommender.index.query import MOST, Filters, Found, Question, Seed
+from recommender.index.query import LARGEST_TOP, Filters, Found, Question, Seed
 from recommender.models import Movie
 from recommender.recommendations import cache, user_profile
 from recommender.recommendations import request as request_parsing
@@ -82,7 +82,7 @@ def quick(served: Served, body: bytes, caller: Caller, generation: int) -> Recom
     top_n = None if plain.top_n is msgspec.UNSET else plain.top_n
     if plain.text is not msgspec.UNSET or not 1 <= plain.movie_id <= LARGEST_ID:
         return None
-    if not (top_n is None or 1 <= top_n <= MOST):
+    if not (top_n is None or 1 <= top_n <= LARGEST_TOP):
         return None
     responses = cache.of(engine, withdrawn)
     response = responses.get((plain.movie_id, top_n))

@@ -6,34 +6,17 @@ import json
 from typing import Any, ClassVar
 
 from django.http import QueryDict
-from rest_framework.request import Request
 from rest_framework.serializers import BaseSerializer
 
 from predictions.views.base import typed_cells
 from recommender.declaration import NAME
-from training.access import permissions
-from training.models import RegisteredModel
-from training.registry import lookup
-from training.views.idempotent import IdempotentView
+from training.views.base import ModelView
 
 
-class MoviesView(IdempotentView):
-    """A view of the recommender: it requires the method's right on `movies`, or any right.
+class MoviesView(ModelView):
+    """A view of the recommender, whose rights are those on `movies`."""
 
-    rights : method -> right on `movies`.
-    """
-
-    rights: ClassVar[dict[str, permissions.Right]] = {}
-    model: RegisteredModel
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        self.model = lookup.get_model(NAME)
-        right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
-        if right is not None:
-            permissions.require(request.user, right, self.model)
-        else:
-            permissions.require_any(request.user, self.model)
+    model_name = NAME
 
 
 class FormView(MoviesView):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.http import QueryDict
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.parsers import FormParser, MultiPartParser
@@ -28,8 +27,8 @@ from recommender.serializers.catalogue import (
     ReplacedMovieSerializer,
 )
 from recommender.views.base import FormView, MoviesView
-from training.parsers import StrictJSONParser, check_length
-from training.views.base import bad_parameter, following_page, int_param, requesting_user
+from training.parsers import StrictJSONParser
+from training.views.base import bad_parameter, int_param, requesting_user
 
 WITHDRAWN = {"false": False, "true": True, "any": None}
 LARGEST = 2**63 - 1
@@ -61,26 +60,7 @@ INTERACTION_EXAMPLE = {
 }  # fmt: skip
 
 
-class BodyView(MoviesView):
-    """A view that limits the size of a body before reading it, and that lists rows in pages."""
-
-    parser_classes = [StrictJSONParser]
-    max_bytes = settings.PREDICT_MAX_BYTES
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        # A method that this route lacks is answered with 405, also without a body.
-        if request.method in ("POST", "PUT", "PATCH") and hasattr(self, request.method.lower()):
-            check_length(request, self.max_bytes)
-
-    def page(self, request: Request, name: str, rows: Any, route: str, cursor: int | None) -> Response:
-        """Returns one page of a list under `name`, with the address of the next page."""
-        following = following_page(request, reverse(route), cursor)
-        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
-
-
-class CatalogueView(FormView, BodyView):
+class CatalogueView(FormView):
     """Lists the movies of the catalogue by id, by default without withdrawn movies (GET); adds a movie
     (POST)."""
 
@@ -105,7 +85,7 @@ class CatalogueView(FormView, BodyView):
             after=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
-        return self.page(request, "movies", MovieSerializer(rows, many=True).data, "movies", cursor)
+        return self.page(request, "movies", MovieSerializer(rows, many=True).data, reverse("movies"), cursor)
 
     @extend_schema(
         operation_id="add_movie",
@@ -124,12 +104,13 @@ class CatalogueView(FormView, BodyView):
         return Response(MovieSerializer(row).data, status=201, headers={"Location": address})
 
 
-class MovieView(BodyView):
+class MovieView(MoviesView):
     """Shows one movie, withdrawn or not (GET). PUT sets all fields, adds a missing movie and readmits a
     withdrawn movie; PATCH sets some fields; DELETE withdraws the movie: it is no longer recommended, and its
     row stays, because the log refers to it."""
 
     rights: ClassVar = {"PUT": "train", "PATCH": "train", "DELETE": "train"}
+    parser_classes = [StrictJSONParser]
 
     @extend_schema(operation_id="get_movie", responses=MovieSerializer)
     def get(self, request: Request, movie_id: int) -> Response:
@@ -166,11 +147,12 @@ class MovieView(BodyView):
         return GivenMovieSerializer(*args, **kwargs)
 
 
-class InteractionsView(FormView, BodyView):
+class InteractionsView(FormView):
     """Records interactions of users with movies, one object or an array; repeating a request is harmless
     (POST). Lists the recorded interactions, feedback on recommendations included, newest first (GET)."""
 
     rights: ClassVar = {"POST": "give_outcomes", "GET": "read_log"}
+    parser_classes = [StrictJSONParser]
     form_serializer = GivenInteractionSerializer
     example: ClassVar = [INTERACTION_EXAMPLE]
 
@@ -185,7 +167,7 @@ class InteractionsView(FormView, BodyView):
             limit=_limit(request),
         )
         shown = InteractionSerializer(rows, many=True).data
-        return self.page(request, "interactions", shown, "interactions", cursor)
+        return self.page(request, "interactions", shown, reverse("interactions"), cursor)
 
     @extend_schema(
         operation_id="give_interactions",

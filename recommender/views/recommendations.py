@@ -8,7 +8,6 @@ import uuid
 from dataclasses import asdict
 from typing import ClassVar, Final, cast
 
-from django.conf import settings
 from django.http import QueryDict
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -44,10 +43,10 @@ from recommender.serializers.recommendations import (
 )
 from recommender.telemetry import CLICKED, FEEDBACK
 from recommender.views.base import FormView, MoviesView
-from training.parsers import JsonBody, RawJSONParser, StrictJSONParser, check_length
+from training.parsers import JsonBody, RawJSONParser, StrictJSONParser
 from training.serving.engine_cache import served_to
 from training.views.base import datetime_param, int_param, requesting_user
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 
 USUAL_WINDOW = dt.timedelta(days=7)
 LONGEST_WINDOW = dt.timedelta(days=92)
@@ -69,7 +68,6 @@ class AnsweringView(GenerationCheckedView, MoviesView):
 
     def answer(self, request: Request, number: int | None = None) -> Answer:
         """Answers the request's body by version `number`; None: by the active version or its canary."""
-        check_length(request, settings.PREDICT_MAX_BYTES)
         question = _parse(request)
         caller = caller_of(request)
 
@@ -159,7 +157,6 @@ class FeedbackView(MoviesView):
         responses=FeedbackRecordedSerializer,
     )
     def post(self, request: Request, recommendation: uuid.UUID) -> Response:
-        check_length(request, settings.PREDICT_MAX_BYTES)
         row = feedback.find(self.model, recommendation)
         result = feedback.record(row, parsing.read_feedback(request.data), by=requesting_user(request))
         labels = (self.model.name, str(result.version))
@@ -196,7 +193,7 @@ class QualityView(MoviesView):
         since = datetime_param(request, "since") or max(until, EPOCH + USUAL_WINDOW) - USUAL_WINDOW
         if not since < until or until - since > LONGEST_WINDOW:
             message = f"since must be before until by at most {LONGEST_WINDOW.days} days"
-            raise InvalidRows([Fault("since", "out_of_bounds", message)], message=message)
+            raise InvalidRows.single("since", "out_of_bounds", message)
         versions = [asdict(each) for each in feedback.by_version(self.model, since, until)]
         body = {"model": self.model.name, "since": since, "until": until, "versions": versions}
         return Response(RecommendationQualitySerializer(body).data)

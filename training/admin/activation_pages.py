@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldBooleanWidget
 
 from training.access import permissions
-from training.admin.rights import RegistryAdmin, allowed_ids
+from training.admin.rights import RegistryAdmin, require
 from training.models import Activation, ModelVersion, RegisteredModel
 from training.registry import activation, answers_check
 from training.reports import side_by_side
@@ -24,16 +21,21 @@ from vigia_ml.errors import VigiaError
 LONGEST_REASON = 500
 
 
-class SwitchForm(forms.Form):
-    """The reason of a switch, and the switch that the page had shown: another may have happened since."""
+class ReasonForm(forms.Form):
+    """The reason of a change, which is stored for ever."""
 
     reason = forms.CharField(
         max_length=LONGEST_REASON,
         label="Reason",
-        help_text="The audit table stores it with your name and the time.",
+        help_text="It is stored with your name and the time.",
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        error_messages={"required": "Enter a reason: the audit table needs one."},
+        error_messages={"required": "Enter a reason: it is stored with the change."},
     )
+
+
+class SwitchForm(ReasonForm):
+    """The reason of a switch, and the switch that the page had shown: another may have happened since."""
+
     override = forms.BooleanField(
         required=False,
         label="Activate although the version did not pass its gate",
@@ -43,11 +45,6 @@ class SwitchForm(forms.Form):
     after = forms.IntegerField(widget=forms.HiddenInput)
 
 
-def require(request: HttpRequest, right: permissions.Right, model: RegisteredModel) -> None:
-    if model.pk not in allowed_ids(request, right):
-        raise PermissionDenied(f"this needs the right {right!r} for {model.name}")
-
-
 def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -> HttpResponse:
     """Shows the differences that activating `version` would bring; POST activates it."""
     model = version.registered_model
@@ -55,11 +52,11 @@ def activate(page: RegistryAdmin, request: HttpRequest, version: ModelVersion) -
     if version.status in (ModelVersion.Status.ACTIVE, ModelVersion.Status.REJECTED):
         state = "is already active" if version.status == ModelVersion.Status.ACTIVE else "was rejected"
         messages.info(request, f"{version} {state}.")
-        return HttpResponseRedirect(_address(version))
+        return _redirect(version)
 
     if version.pruned_at is not None:
         messages.info(request, f"The artifact of {version} was pruned: the version cannot answer.")
-        return HttpResponseRedirect(_address(version))
+        return _redirect(version)
 
     def act(by: User, reason: str, override: bool) -> Activation:
         return activation.activate(version, by=by, reason=reason, override=override)
@@ -108,24 +105,22 @@ def _confirm(
             messages.error(request, f"Nothing was changed: {error.message}.")
         else:
             messages.success(request, f"{row.version} is active now.")
-            return HttpResponseRedirect(_address(row.version))
-    context: dict[str, Any] = {
-        **page.admin_site.each_context(request),
-        "title": f"Roll back {model.name}" if kind == "rollback" else f"Activate {version}",
-        "opts": page.opts,
-        "model": model,
-        "version": version,
-        "kind": kind,
-        "form": form,
-        "needs_another": kind == "activate" and permissions.needs_another(version, request.user),  # type: ignore[arg-type]
-        "switch": side_by_side.switch(active, version),
-        "failed_checks": [check for check in version.gate.get("checks", []) if not check["passed"]],
-        "gate_passed": bool(version.gate.get("passed")),
-        "cannot_answer": answers_check.cannot_answer(version),
-        "media": form.media,
-    }
-    return TemplateResponse(request, "admin/training/switch.html", context)
+            return _redirect(row.version)
+    return page.render(
+        request,
+        "admin/training/switch.html",
+        f"Roll back {model.name}" if kind == "rollback" else f"Activate {version}",
+        model=model,
+        version=version,
+        kind=kind,
+        form=form,
+        needs_another=kind == "activate" and permissions.needs_another(version, request.user),  # type: ignore[arg-type]
+        switch=side_by_side.switch(active, version),
+        failed_checks=[check for check in version.gate.get("checks", []) if not check["passed"]],
+        gate_passed=bool(version.gate.get("passed")),
+        cannot_answer=answers_check.cannot_answer(version),
+    )
 
 
-def _address(version: ModelVersion) -> str:
-    return reverse("admin:training_modelversion_change", args=[version.pk])
+def _redirect(version: ModelVersion) -> HttpResponseRedirect:
+    return HttpResponseRedirect(reverse("admin:training_modelversion_change", args=[version.pk]))

@@ -86,10 +86,11 @@ def _slices(before: Report, after: Report, metric: str) -> list[dict[str, Any]]:
 def charts(named: Named) -> list[dict[str, Any]]:
     """Returns the charts that the evaluations support: ROC and calibration, or residuals; importances."""
     every = [_roc(named), _calibration(named), _predicted(named), *_histograms(named), _importances(named)]
-    return [chart for chart in every if chart is not None]
+    return [each for each in every if each is not None]
 
 
-def _chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
+def chart(name: str, title: str, note: str, **spec: Any) -> dict[str, Any]:
+    """Returns a chart, see charts.js."""
     return {"id": f"vg-chart-{name}", "title": title, "note": note, "spec": spec}
 
 
@@ -104,7 +105,7 @@ def _roc(named: Named) -> dict[str, Any] | None:
     note = "True positive rate against false positive rate, over all thresholds."
     axes = {"x": "false positive rate", "y": "true positive rate", "x_range": SHARES, "y_range": SHARES}
     spec = axes | {"kind": "line", "diagonal": "chance", "series": series}
-    return _chart("roc", "ROC curve", note, **spec) if series else None
+    return chart("roc", "ROC curve", note, **spec) if series else None
 
 
 def _calibration(named: Named) -> dict[str, Any] | None:
@@ -114,7 +115,7 @@ def _calibration(named: Named) -> dict[str, Any] | None:
     note = "Share of true rows against the predicted probability; all points hold about equally many rows."
     axes = {"x": "mean probability", "y": "share of true rows", "x_range": SHARES, "y_range": SHARES}
     spec = axes | {"kind": "line", "diagonal": "exact", "series": series}
-    return _chart("calibration", "Calibration", note, **spec) if series else None
+    return chart("calibration", "Calibration", note, **spec) if series else None
 
 
 def _predicted(named: Named) -> dict[str, Any] | None:
@@ -127,7 +128,7 @@ def _predicted(named: Named) -> dict[str, Any] | None:
     )
     axes = {"x": "actual", "y": "predicted", "x_range": [min(values), max(values)]}
     spec = axes | {"kind": "scatter", "diagonal": "exact", "series": series}
-    return _chart("predicted", "Predicted against actual values", note, **spec)
+    return chart("predicted", "Predicted against actual values", note, **spec)
 
 
 def _histograms(named: Named) -> list[dict[str, Any]]:
@@ -143,7 +144,7 @@ def _histograms(named: Named) -> list[dict[str, Any]]:
         series = [{"name": name, "values": histogram["counts"]}]
         note = "Prediction minus actual value, in the target's unit; the outermost bars hold larger errors."
         spec = {"kind": "bar", "x": "error", "y": "rows", "labels": labels, "series": series}
-        histograms.append(_chart(f"errors-{at}", f"Errors of {name}", note, **spec))
+        histograms.append(chart(f"errors-{at}", f"Errors of {name}", note, **spec))
     return histograms
 
 
@@ -166,7 +167,7 @@ def _importances(named: Named) -> dict[str, Any] | None:
     metric, rows = known[-1][1]["metric"], known[-1][1]["rows"]
     note = f"Loss of {metric} when a column's values are shuffled among {rows:,} rows."
     spec = {"kind": "bar", "x": "column", "y": f"loss of {metric}", "labels": order, "series": series}
-    return _chart("importance", "Importance of the columns", note, **spec)
+    return chart("importance", "Importance of the columns", note, **spec)
 
 
 def confusions(named: Named) -> list[dict[str, Any]]:

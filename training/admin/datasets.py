@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from unfold.decorators import display
 
+from training.admin.columns import MODEL, column
 from training.admin.filters import ModelFilter
 from training.admin.rights import RegistryAdmin
 from training.models import LARGE_COLUMNS, Dataset, ModelVersion
 from training.templatetags.vigia import short_hash
 
 
+def _used_by(row: Dataset) -> str:
+    numbers = sorted(version.number for version in row.versions.all())
+    shown = ", ".join(str(number) for number in numbers[-6:])
+    return f"… {shown}" if len(numbers) > 6 else shown or "–"
+
+
 @admin.register(Dataset)
 class DatasetAdmin(RegistryAdmin):
     nothing_yet: ClassVar = "A training run stores its rows as a dataset."
-    list_display: ClassVar = ["digest", "model_name", "row_count", "bytes", "source", "used_by", "stored"]
+    list_display: ClassVar = [
+        column("digest", "sha256", lambda row: short_hash(row.sha256)),
+        MODEL,
+        column("row_count", "rows", lambda row: f"{row.rows:,}", "rows"),
+        column("bytes", "size", lambda row: filesizeformat(row.size), "size"),
+        "source",
+        column("used_by", "used by versions", _used_by),
+        column("stored", "stored (UTC)", attrgetter("created_at"), "created_at"),
+    ]
     list_filter: ClassVar = [ModelFilter]
     search_fields: ClassVar = ["sha256__startswith", "source"]
     search_help_text = "Beginning of the sha256, or words of the source"
@@ -32,28 +46,6 @@ class DatasetAdmin(RegistryAdmin):
         return rows.select_related("registered_model", "created_by").prefetch_related(
             Prefetch("versions", ModelVersion.objects.only("number", "dataset"))
         )
-
-    @display(description="sha256")
-    def digest(self, row: Dataset) -> str:
-        return short_hash(row.sha256)
-
-    @display(description="rows", ordering="rows")
-    def row_count(self, row: Dataset) -> str:
-        return f"{row.rows:,}"
-
-    @display(description="size", ordering="size")
-    def bytes(self, row: Dataset) -> str:
-        return filesizeformat(row.size)
-
-    @display(description="stored (UTC)", ordering="created_at")
-    def stored(self, row: Dataset) -> datetime:
-        return row.created_at
-
-    @display(description="used by versions")
-    def used_by(self, row: Dataset) -> str:
-        numbers = sorted(version.number for version in row.versions.all())
-        shown = ", ".join(str(number) for number in numbers[-6:])
-        return f"… {shown}" if len(numbers) > 6 else shown or "–"
 
     def page(self, request: HttpRequest, row: Dataset) -> dict[str, Any]:
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, TextChoices
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import DropdownFilter
 
@@ -34,15 +34,21 @@ class ModelFilter(DropdownFilter):
 
 
 class ChoiceFilter(DropdownFilter):
-    """A filter by the choices of one field, which subclasses name."""
-
-    field: str
-    choices_of: Any
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
-        return [(value, value) for value in self.choices_of.values]
+    """A filter by one of the values of `lookups`, which subclasses define; `parameter_name` is the field."""
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         chosen = self.value()
         known = {value for value, _ in self.lookup_choices}  # the URL may hold any value
-        return queryset.filter(**{self.field: chosen}) if chosen in known else queryset
+        return queryset.filter(**{self.parameter_name: chosen}) if chosen in known else queryset
+
+
+def by_choice(field: str, choices: type[TextChoices]) -> type[ChoiceFilter]:
+    """Returns the filter by the choices of a field."""
+
+    class FieldFilter(ChoiceFilter):
+        title = parameter_name = field
+
+        def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
+            return [(value, value) for value in choices.values]
+
+    return FieldFilter

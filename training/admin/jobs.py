@@ -1,34 +1,46 @@
-"""Base of the lists of jobs: progress, requesting user and live updates."""
+"""Base of the lists of jobs: progress, requesting user, live updates and cancellation."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.http import HttpRequest
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
-from unfold.decorators import display
 
-from training.admin.filters import ChoiceFilter
-from training.admin.rights import RegistryAdmin, allowed_ids
+from training.admin.columns import column, username
+from training.admin.rights import RegistryAdmin, allowed_ids, require
+from training.jobs import leases
 from training.models import Job
-from training.templatetags.vigia import badge, percent_bar, took
-
-
-class StatusFilter(ChoiceFilter):
-    title = "status"
-    parameter_name = "status"
-    field = "status"
-    choices_of = Job.Status
+from training.templatetags.vigia import percent_bar, took
+from vigia_ml.errors import VigiaError
 
 
 class JobAdmin(RegistryAdmin):
     """A list of one kind of job, newest first; it updates itself while a job is unfinished."""
 
+    kind: ClassVar[str]
     list_before_template = "admin/training/trainingrun/live.html"
     ordering: ClassVar = ["-id"]
     sortable_by: ClassVar = ()
     fields: ClassVar = ["status"]
+    pages: ClassVar = {"cancel": "<int:job_id>/cancel/"}
+
+    def cancel_page(self, request: HttpRequest, job_id: int) -> HttpResponse:
+        """Cancels a job on POST."""
+        job = self.get_row(request, job_id)
+        require(request, "train", job.registered_model)
+        if request.method == "POST":
+            by: Any = request.user
+            try:
+                job = leases.request_cancel(job, by=by)
+            except VigiaError as error:
+                messages.info(request, f"{error.message}.")
+            else:
+                state = "was cancelled" if job.is_finished else "is being cancelled"
+                messages.success(request, f"{self.kind.capitalize()} {job.pk} {state}.")
+        return self.redirect_to(job)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         response = super().changelist_view(request, extra_context)
@@ -44,20 +56,16 @@ class JobAdmin(RegistryAdmin):
         may = row.registered_model_id in allowed_ids(request, "train")
         return may and not row.is_finished and row.cancel_requested_at is None
 
-    @display(description="status")
-    def state(self, row: Job) -> str:
-        return badge(row.status)
 
-    @display(description="progress")
-    def progress(self, row: Job) -> str:
-        if row.status == Job.Status.QUEUED and row.stage not in ("", "queued"):
-            return format_html('<span class="vg-faint">{}</span>', row.stage)
-        if row.status == Job.Status.FAILED:
-            return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
-        if row.is_finished:
-            return format_html('<span class="vg-faint">{}</span>', took(row))
-        return format_html('{}<span class="vg-faint">{}</span>', percent_bar(row.percent), row.stage)
+def _progress(row: Job) -> str:
+    if row.status == Job.Status.QUEUED and row.stage not in ("", "queued"):
+        return format_html('<span class="vg-faint">{}</span>', row.stage)
+    if row.status == Job.Status.FAILED:
+        return format_html('<span class="vg-error" title="{0}">{0}</span>', row.error)
+    if row.is_finished:
+        return format_html('<span class="vg-faint">{}</span>', took(row))
+    return format_html('{}<span class="vg-faint">{}</span>', percent_bar(row.percent), row.stage)
 
-    @display(description="by")
-    def by(self, row: Job) -> str:
-        return row.requested_by.get_username() if row.requested_by else "–"
+
+PROGRESS = column("progress", "progress", _progress)
+REQUESTED_BY = column("by", "by", lambda row: username(row.requested_by))

@@ -9,16 +9,14 @@ from django.contrib import admin, messages
 from django.core.validators import MaxValueValidator
 from django.db.models import Model, Prefetch
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
-from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.html import format_html
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from training import providers, queueing
 from training.admin import activation_pages
-from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser
+from training.admin.columns import column
+from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser, require
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
 from training.registry import activation
 from training.reports import side_by_side as comparison
@@ -43,11 +41,36 @@ class RetrainForm(forms.Form):
     )
 
 
+def _active(row: Any) -> str:
+    return badge(f"version {row.active[0].number}", "good") if row.active else badge("none", "warn")
+
+
+def _primary(row: Any) -> str:
+    name = comparison.primary_metric(row)
+    if name is None or not row.active:
+        return "–"
+    return format_html(
+        '<span class="vg-metric"><b>{}</b> {}</span>', metric(row.active[0].metrics.get(name)), name
+    )
+
+
+def _newest_version(row: RegisteredModel) -> int:
+    return row.versions.values_list("number", flat=True).order_by("-number").first() or 0
+
+
 @admin.register(RegisteredModel)
 class RegisteredModelAdmin(RegistryAdmin):
     model_field: ClassVar = "pk"
     nothing_yet: ClassVar = "A model is one file in training/catalogue/; the next start registers it."
-    list_display: ClassVar = ["name", "title", "answering", "primary", "decides", "versions_made"]
+    list_display: ClassVar = [
+        "name",
+        "title",
+        column("answering", "active version", _active),
+        column("primary", "primary metric", _primary),
+        column("decides", "policy", lambda row: row.get_policy_display(), "policy"),
+        column("versions_made", "versions", _newest_version),
+    ]
+    pages: ClassVar = {"rollback": "<int:model_id>/rollback/", "retrain": "<int:model_id>/retrain/"}
     list_filter_submit = False
     fields: ClassVar = [
         "policy",
@@ -85,40 +108,6 @@ class RegisteredModelAdmin(RegistryAdmin):
         active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
         return super().get_queryset(request).prefetch_related(Prefetch("versions", active, to_attr="active"))
 
-    # -- the list ----------------------------------------------------------------------------------
-
-    @display(description="active version")
-    def answering(self, row: Any) -> str:
-        return badge(f"version {row.active[0].number}", "good") if row.active else badge("none", "warn")
-
-    @display(description="primary metric")
-    def primary(self, row: Any) -> str:
-        name = comparison.primary_metric(row)
-        if name is None or not row.active:
-            return "–"
-        return format_html(
-            '<span class="vg-metric"><b>{}</b> {}</span>', metric(row.active[0].metrics.get(name)), name
-        )
-
-    @display(description="policy", ordering="policy")
-    def decides(self, row: RegisteredModel) -> str:
-        return row.get_policy_display()
-
-    @display(description="versions")
-    def versions_made(self, row: RegisteredModel) -> int:
-        newest = row.versions.values_list("number", flat=True).order_by("-number").first()
-        return newest or 0
-
-    # -- pages -------------------------------------------------------------------------------------
-
-    def get_urls(self) -> list[URLPattern]:
-        wrap = self.admin_site.admin_view
-        own = [
-            path("<int:model_id>/rollback/", wrap(self.rollback), name="training_registeredmodel_rollback"),
-            path("<int:model_id>/retrain/", wrap(self.retrain), name="training_registeredmodel_retrain"),
-        ]
-        return own + list(super().get_urls())
-
     def page(self, request: HttpRequest, row: RegisteredModel) -> dict[str, Any]:
         active, provider = row.active_version, providers.find(row.name)
         versions = side_by_side(row, active)
@@ -148,17 +137,15 @@ class RegisteredModelAdmin(RegistryAdmin):
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 
-    def rollback(self, request: HttpRequest, model_id: int) -> HttpResponse:
-        return activation_pages.rollback(
-            self, request, get_object_or_404(self.get_queryset(request), pk=model_id)
-        )
+    def rollback_page(self, request: HttpRequest, model_id: int) -> HttpResponse:
+        return activation_pages.rollback(self, request, self.get_row(request, model_id))
 
-    def retrain(self, request: HttpRequest, model_id: int) -> HttpResponse:
+    def retrain_page(self, request: HttpRequest, model_id: int) -> HttpResponse:
         """Requests a run on the active version's dataset, or on the source of the model's provider."""
-        model: RegisteredModel = get_object_or_404(self.get_queryset(request), pk=model_id)
-        activation_pages.require(request, "train", model)
+        model: RegisteredModel = self.get_row(request, model_id)
+        require(request, "train", model)
         active, provider = model.active_version, providers.find(model.name)
-        back = HttpResponseRedirect(reverse("admin:training_registeredmodel_change", args=[model.pk]))
+        back = self.redirect_to(model)
         if active is None and provider is None:
             messages.info(
                 request, f"No version of {model.name} is active, so there is no dataset to train on."
@@ -182,18 +169,16 @@ class RegisteredModelAdmin(RegistryAdmin):
             queueing.enqueue(run)
             messages.success(request, f"Run {run.pk} is queued; this page shows its progress.")
             return HttpResponseRedirect(reverse("admin:training_trainingrun_change", args=[run.pk]))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Retrain {model.name}",
-            "opts": self.opts,
-            "model": model,
-            "active": active,
-            "provider": provider,
-            "form": form,
-            "can_search": can_search,
-            "media": form.media,
-        }
-        return TemplateResponse(request, "admin/training/retrain.html", context)
+        return self.render(
+            request,
+            "admin/training/retrain.html",
+            f"Retrain {model.name}",
+            model=model,
+            active=active,
+            provider=provider,
+            form=form,
+            can_search=can_search,
+        )
 
 
 def side_by_side(model: RegisteredModel, active: ModelVersion | None) -> list[ModelVersion]:

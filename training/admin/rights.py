@@ -6,16 +6,19 @@ admin and the API decide alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
 
 from training.access import permissions
-from training.models import RegisteredModel
+from training.models import RegisteredModel, sharing_versions
 
 
 def allowed_ids(request: HttpRequest, right: permissions.Right) -> frozenset[int]:
@@ -55,6 +58,11 @@ def sees_log(request: HttpRequest) -> bool:
     return is_staff(request) and (is_superuser(request) or bool(allowed_ids(request, "read_log")))
 
 
+def require(request: HttpRequest, right: permissions.Right, model: RegisteredModel) -> None:
+    if model.pk not in allowed_ids(request, right):
+        raise PermissionDenied(f"this needs the right {right!r} for {model.name}")
+
+
 class RegistryAdmin(ModelAdmin):
     """Rows of the models for which the user has any right; read-only unless a subclass allows changes."""
 
@@ -64,19 +72,47 @@ class RegistryAdmin(ModelAdmin):
     actions: ClassVar[Any] = None
     nothing_yet: ClassVar[str] = ""
     """Text of an empty list: how its rows are created."""
-
-    @display(description="model")
-    def model_name(self, row: Any) -> str:
-        return str(row.registered_model.name)
+    related: ClassVar[tuple[str, ...]] = ()
+    """Relations that the query of a row reads as well."""
+    versions: ClassVar[tuple[str, ...]] = ()
+    """Relations to versions, see `sharing_versions`."""
+    pages: ClassVar[Mapping[str, str]] = {}
+    """Name of a page beside the list and the rows -> its route; method `NAME_page` is its view."""
 
     def model_ids(self, request: HttpRequest) -> frozenset[int]:
         return visible_ids(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
+        rows = rows.prefetch_related(*sharing_versions(*self.versions))
+        rows = rows.select_related(*self.related) if self.related else rows
         if is_superuser(request):
             return rows
         return rows.filter(**{f"{self.model_field}__in": self.model_ids(request)})
+
+    def get_urls(self) -> list[URLPattern]:
+        prefix = f"{self.opts.app_label}_{self.opts.model_name}"
+        own = [
+            path(route, self.admin_site.admin_view(getattr(self, f"{name}_page")), name=f"{prefix}_{name}")
+            for name, route in self.pages.items()
+        ]
+        return [*own, *super().get_urls()]
+
+    def get_row(self, request: HttpRequest, pk: int) -> Any:
+        """Returns a row that the user may see; answers 404 for others."""
+        return get_object_or_404(self.get_queryset(request), pk=pk)
+
+    def redirect_to(self, row: Model) -> HttpResponseRedirect:
+        """Returns the redirect to the page of a row."""
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+        return HttpResponseRedirect(reverse(name, args=[row.pk]))
+
+    def render(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
+        """Returns a page of `pages`; a `form` in the context brings its media."""
+        shared = self.admin_site.each_context(request) | {"title": title, "opts": self.opts}
+        if "form" in context:
+            shared["media"] = context["form"].media
+        return TemplateResponse(request, template, shared | context)
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         if not is_staff(request):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import os
+import tempfile
 from argparse import ArgumentParser
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, Any, Final, TextIO, cast
 
 from vigia_ml.schema.csv_dialect import DELIMITERS, Told, encoding_named
 from vigia_ml.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
@@ -82,6 +85,41 @@ def delimiter(word: str) -> str:
     if mark not in DELIMITERS:
         raise ValueError(f"{word!r} is no delimiter: use , or ; or | or tab")
     return mark
+
+
+@contextmanager
+def refused_file(name: str, directories: Iterable[Path], say: Callable[[str], None]) -> Iterator[TextIO]:
+    """Opens a CSV for bad rows in the first writable one of the directories.
+
+    The file has a temporary name until the end, and is kept only if it holds rows, whether or not the load
+    succeeded.
+    """
+    for directory in directories:
+        with suppress(OSError):
+            stream = temporary_file(directory)
+            break
+    else:
+        raise OSError(f"{name} cannot be written")
+    temporary = Path(stream.name)
+    target = temporary.parent / name
+    try:
+        with stream:
+            yield stream
+    finally:
+        with temporary.open(encoding="utf-8", newline="") as lines:
+            rows = max(0, sum(1 for _ in csv.reader(lines)) - 1)
+        if rows:
+            temporary.replace(target)
+        else:
+            temporary.unlink()
+        say(f"{rows:,} bad rows set aside in {target}" if rows else "no bad rows")
+
+
+def temporary_file(directory: Path) -> TextIO:
+    file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+        "w", encoding="utf-8", newline="", dir=directory, prefix=".refused-", delete=False
+    )
+    return cast("TextIO", file)
 
 
 def progress(say: Callable[[str], None], verb: str) -> Callable[[int], None]:

@@ -9,8 +9,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ("training", "0011_profiles_written_once"),
-        ("predictions", "0008_changed_hours"),
+        ("training", "0001_squashed_0011_profiles_written_once"),
+        ("predictions", "0001_squashed_0008_changed_hours"),
     ]
 
     operations = [

@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
             model_name="dataset",
             name="parts",
             field=models.JSONField(
-                blank=True, default=list, help_text="SHA-256 of the datasets whose rows it holds as well."
+                blank=True, default=list, help_text="SHA-256 of the datasets whose rows this dataset also holds."
             ),
         ),
         migrations.AddField(
@@ -41,7 +41,7 @@ class Migration(migrations.Migration):
             field=models.JSONField(
                 blank=True,
                 default=list,
-                help_text="Remarks on its rows and its gate; see `vigia_ml.notes`.",
+                help_text="Notes on the run's rows and its gate; see `vigia_ml.notes`.",
             ),
         ),
         migrations.AddField(
@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
             name="repeat",
             field=models.BooleanField(
                 default=False,
-                help_text="Append rows although they are in the active version's dataset already.",
+                help_text="Append also rows that the active version's dataset already holds.",
             ),
         ),
         migrations.RunPython(parts_of_joined, migrations.RunPython.noop),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import Q
 
@@ -44,7 +43,6 @@ def prune(
     keep: int | None = None,
     although_logged: bool = False,
     dry_run: bool = False,
-    by: User | None = None,
 ) -> list[Pruned]:
     """Removes the artifacts of the retired versions of `model` but for the newest `keep`.
 
@@ -76,7 +74,7 @@ def prune(
                     judged[version] = LOGGED
                     continue
                 PrunedArtifact.objects.create(
-                    version=version, by=by, freed=freed[version.pk], although_logged=logged
+                    version=version, freed=freed[version.pk], although_logged=logged
                 )
     if not dry_run:
         _remove_files(model)

@@ -19,7 +19,7 @@ from vigia_ml.engines.shape import checked
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import Fault, Instance, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
-from vigia_ml.schema.faults import REPORTED_FAULTS
+from vigia_ml.schema.faults import read_all
 
 ROWS_AT_ONCE: Final = 2_000
 SEED: Final = 1
@@ -41,21 +41,7 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
     _limit(len(rows))
-    good: list[Instance] = []
-    faults: list[Fault] = []
-    bad = 0
-    for position, raw in enumerate(rows):
-        result = served.schema.read(raw, with_target=True)
-        if isinstance(result, Instance):
-            good.append(result)
-            continue
-        bad += 1
-        faults.extend(fault.at(row=position) for fault in result)
-        if len(faults) > REPORTED_FAULTS:
-            break
-    if faults:
-        raise InvalidRows(faults, rows=len(rows), bad=bad)
-    return _evaluated(served, good)
+    return _evaluated(served, read_all(rows, lambda raw: served.schema.read(raw, with_target=True)))
 
 
 def from_csv(
@@ -67,21 +53,7 @@ def from_csv(
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
     reader = CsvReader(stream, served.schema, with_target=True, told=dialect)
-    good: list[Instance] = []
-    faults: list[Fault] = []
-    rows = bad = 0
-    for batch in reader.batches():
-        rows += batch.seen_rows
-        _limit(rows)
-        bad += len(batch.refused)
-        faults.extend(batch.faults[: REPORTED_FAULTS + 1])
-        good.extend(batch.instances(served.schema))
-    if faults:
-        raise InvalidRows(faults, rows=rows, bad=bad, what="rows")
-    if not good:
-        message = "the CSV holds a header and no rows"
-        raise InvalidRows([Fault(None, "empty_file", message)], message=message)
-    return _evaluated(served, good)
+    return _evaluated(served, reader.instances(_limit))
 
 
 def _limit(rows: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from training.models import RegisteredModel
-from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema import DatasetSchema, InvalidRows
 
 if TYPE_CHECKING:
     from vigia_ml.fitting.parquet import Written
@@ -59,6 +59,6 @@ def checked(request: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(name, str) or name not in _MODULES:
         names = tuple(sorted(_MODULES))
         message = f"from must name a source of rows: {', '.join(names)}"
-        raise InvalidRows([Fault("from", "not_a_level", message, allowed=names)], message=message)
+        raise InvalidRows.single("from", "not_a_level", message, allowed=names)
     parameters = {key: value for key, value in request.items() if key != "from"}
     return {"from": name} | of(request).check(parameters)

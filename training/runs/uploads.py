@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
@@ -49,7 +49,7 @@ def require_store() -> None:
         )
 
 
-def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User | None) -> Dataset:
+def from_instances(model: RegisteredModel, rows: Sequence[object], *, by: User | None) -> Dataset:
     """Stores training rows from decoded JSON objects; all of them or none.
 
     Raises
@@ -112,10 +112,8 @@ def from_csv(
         if counts.left_out:
             notify(f"{counts.left_out} left out")
         if not writer.rows:
-            message = "the CSV holds a header and no rows"
-            if counts.rows:
-                message = "the CSV holds no usable row"
-            raise InvalidRows([Fault(None, "empty_file", message)], message=message)
+            held = "no usable row" if counts.rows else "a header and no rows"
+            raise InvalidRows.single(None, "empty_file", f"the CSV holds {held}")
         read_as = f"{source} ({', '.join([reader.dialect.described, *counts.described])})"
         return register(model, writer.written(), schema.sha256, source=read_as, by=by)
 
@@ -150,7 +148,7 @@ class _RowCounts:
         """Raises `InvalidRows` for bad rows when no file receives them."""
         unlabelled = f"{self.unlabelled:,} {'row' if self.unlabelled == 1 else 'rows'} without a target"
         if self.bad and self.refused is None:
-            error = InvalidRows(self.faults, rows=self.rows, bad=self.bad, what="rows")
+            error = InvalidRows(self.faults, rows=self.rows, bad=self.bad, noun="rows")
             if self.unlabelled and not skip_unlabelled:
                 error.message += f" ({unlabelled}: load_dataset --skip-unlabelled leaves them out)"
             raise error

@@ -12,6 +12,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 
 from training.access import permissions
 from training.models import RegisteredModel
@@ -20,30 +22,40 @@ from training.registry import lookup
 from training.views.idempotent import IdempotentView
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import DELIMITERS, Told
+from vigia_ml.schema.faults import clip
 from vigia_ml.schema.numerals import DECIMALS, THOUSANDS_WORDS, thousands_mark
+from vigia_ml.schema.wrapping import refuse_wrapped
 
 PAGE = 100
 Row = TypeVar("Row", bound=Model)
 
 
 class ModelView(IdempotentView):
-    """A route below ``/models/{model}/``; it finds the model and requires the right of the HTTP method."""
+    """A route below ``/models/{model}/``; it finds the model and requires the right of the HTTP method.
+
+    Attributes
+    ----------
+    rights : method -> right; any right for the model suffices for other methods.
+    model_name : the model of a route that does not name one.
+    """
 
     rights: ClassVar[dict[str, permissions.Right]] = {}
     max_bytes = settings.PREDICT_MAX_BYTES
     reads_body = True
+    model_name: ClassVar[str] = ""
     model: RegisteredModel
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.model = self.find_model(kwargs["model"])
+        self.model = self.find_model(kwargs.get("model", self.model_name))
         right = self.rights.get("GET" if request.method == "HEAD" else request.method or "")
         if right is not None:
             self.require(request, right)
         else:
             permissions.require_any(request.user, self.model)
-        # A route without POST answers 405, also to a client that sent no body.
-        if request.method == "POST" and self.reads_body and hasattr(self, "post"):
+        # A method that the route lacks is answered with 405, also to a client that sent no body.
+        method = (request.method or "").lower()
+        if method in ("post", "put", "patch") and self.reads_body and hasattr(self, method):
             check_length(request, self.max_bytes)
 
     def find_model(self, name: str) -> RegisteredModel:
@@ -58,6 +70,12 @@ class ModelView(IdempotentView):
         name = getattr(self, "kwargs", {}).get("model")
         return f"{super().get_view_name()} of {name}" if name else super().get_view_name()
 
+    def page(self, request: Request, name: str, rows: Any, address: str, cursor: object) -> Response:
+        """Returns one page of a list under `name`, with the address of the next page."""
+        following = following_page(request, address, cursor)
+        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
+        return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
+
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         body = getattr(self.request, "_full_data", None)
         if isinstance(body, CsvBody):
@@ -65,10 +83,51 @@ class ModelView(IdempotentView):
         return super().finalize_response(request, response, *args, **kwargs)
 
 
+class BodyFormView(ModelView):
+    """A view whose body a serializer reads; the browsable API shows its form."""
+
+    body: ClassVar[type[BaseSerializer[Any]]]
+
+    def get_serializer(self, *args: Any, **kwargs: Any) -> BaseSerializer[Any]:
+        """Returns the form of the browsable API."""
+        return self.body(*args, **kwargs)
+
+    def values(self, request: Request) -> dict[str, Any]:
+        """Returns the valid body and its author, as the services take them."""
+        serializer = self.body(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        return {"by": requesting_user(request), **serializer.validated_data}
+
+
 def requesting_user(request: Request) -> User:
     """Returns the user behind the request; permissions reject anonymous requests."""
     assert isinstance(request.user, User)
     return request.user
+
+
+def check_rows_request(
+    data: dict[str, Any], known: set[str], accepted: str, *, fields: set[str], needs: set[str]
+) -> None:
+    """Checks the names of a JSON request with rows in ``instances``, and that these are an array.
+
+    Parameters
+    ----------
+    known : accepted names; `accepted` says them in words. fields : all names that the route reads.
+    needs : names of which the request holds at least one.
+
+    Raises
+    ------
+    InvalidRows : lists every fault.
+    """
+    refuse_wrapped(data, fields.__contains__, '{"instances": [{…}, …]}')
+    message = f"unknown field; accepted: {accepted}"
+    faults = [Fault(clip(name), "unknown_field", message) for name in sorted(set(data) - known)]
+    if not needs & set(data):
+        faults.append(Fault("instances", "missing_field", "instances is missing"))
+    elif "instances" in data and (not isinstance(data["instances"], list) or not data["instances"]):
+        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
+    if faults:
+        raise InvalidRows(faults, message="the request is invalid")
 
 
 def csv_dialect(request: Request) -> Told:
@@ -82,8 +141,7 @@ def csv_dialect(request: Request) -> Told:
         ("thousands", thousands, THOUSANDS_WORDS),
     ):
         if value is not None and value not in allowed:
-            fault = Fault(name, "not_a_level", f"{name} has an unknown value", allowed=allowed)
-            raise InvalidRows([fault], message=fault.message)
+            raise InvalidRows.single(name, "not_a_level", f"{name} has an unknown value", allowed=allowed)
     return Told(delimiter, decimal, None if thousands is None else thousands_mark(thousands))
 
 
@@ -119,8 +177,8 @@ def datetime_param(request: Request, name: str) -> Any:
     except (ValueError, OverflowError):
         moment = None
     if moment is None:
-        fault = Fault(name, "not_a_time", f"{name} must be an ISO 8601 time", value=text[:80], has_value=True)
-        raise InvalidRows([fault], message=fault.message)
+        message = f"{name} must be an ISO 8601 time"
+        raise InvalidRows.single(name, "not_a_time", message, value=text[:80], has_value=True)
     return _in_utc(moment if timezone.is_aware(moment) else timezone.make_aware(moment))
 
 
@@ -144,7 +202,7 @@ def int_param(request: Request, name: str, largest: int) -> int | None:
 
 
 def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
-    return InvalidRows([Fault(name, "bad_parameter", message, value[:80], has_value=True)], message=message)
+    return InvalidRows.single(name, "bad_parameter", message, value=value[:80], has_value=True)
 
 
 def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[Row, Row]:

@@ -21,12 +21,19 @@ from training.serializers import (
     EvaluationRequestSerializer,
     EvaluationSerializer,
 )
-from training.views.base import CSV_PARAMETERS, PREFER_PARAMETER, ModelView, csv_dialect, requesting_user
+from training.views.base import (
+    CSV_PARAMETERS,
+    PREFER_PARAMETER,
+    BodyFormView,
+    ModelView,
+    check_rows_request,
+    csv_dialect,
+    requesting_user,
+)
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import clip
-from vigia_ml.schema.wrapping import wrapped
 
 
 class EvaluationsView(ModelView):
@@ -56,10 +63,11 @@ class EvaluationsView(ModelView):
         return Response(EvaluationSerializer(result).data)
 
 
-class ComparisonsView(ModelView):
+class ComparisonsView(BodyFormView):
     """Requests a job that compares this version with another on the later one's hold-out."""
 
     rights: ClassVar = {"POST": "train"}
+    body = ComparisonRequestSerializer
 
     @extend_schema(
         request=ComparisonRequestSerializer,
@@ -75,9 +83,6 @@ class ComparisonsView(ModelView):
             queueing.enqueue(job)
         address = reverse("comparison", args=[self.model.name, number, job.pk], request=request)
         return JobResponse(request, job, lambda job: dict(ComparisonSerializer(job).data), location=address)
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> ComparisonRequestSerializer:
-        return ComparisonRequestSerializer(*args, **kwargs)
 
 
 class ComparisonView(ModelView):
@@ -109,29 +114,17 @@ def _number(request: Request) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        fault = Fault("version", "not_an_integer", "version must be a whole number", value=clip(text))
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.single(
+            "version", "not_an_integer", "version must be a whole number", value=clip(text)
+        )
     return int(text)
 
 
 def _instances(data: Any) -> list[Any]:
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...]} or a CSV', code="not_an_object")
-    fault = wrapped(data, lambda name: name == "instances", '{"instances": [{…}, …]}')
-    if fault is not None:
-        raise InvalidRows([fault], message=fault.message)
-    faults = [
-        Fault(clip(name), "unknown_field", "unknown field; accepted: instances")
-        for name in sorted(set(data) - {"instances"})
-    ]
-    rows = data.get("instances")
-    if "instances" not in data:
-        faults.append(Fault("instances", "missing_field", "instances is missing"))
-    elif not isinstance(rows, list) or not rows:
-        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
-    if faults:
-        raise InvalidRows(faults, message="the request is invalid")
-    assert isinstance(rows, list)
+    check_rows_request(data, {"instances"}, "instances", fields={"instances"}, needs={"instances"})
+    rows: list[Any] = data["instances"]
     return rows
 
 
@@ -145,6 +138,5 @@ def _other_number(data: Any) -> int:
             [Fault("with", "missing_field", "with is missing")], message="the request is invalid"
         )
     if not isinstance(number, int) or isinstance(number, bool):
-        fault = Fault("with", "not_an_integer", "with must be the number of a version")
-        raise InvalidRows([fault], message=fault.message)
+        raise InvalidRows.single("with", "not_an_integer", "with must be the number of a version")
     return number

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -22,7 +22,7 @@ from training.serializers import (
     VersionSerializer,
     VersionSummarySerializer,
 )
-from training.views.base import ModelView, before, datetime_param, requesting_user
+from training.views.base import BodyFormView, ModelView, before, datetime_param
 from training.views.idempotent import CommittedResponse
 
 
@@ -84,41 +84,26 @@ class ActiveView(ModelView):
         return Response(ActivationSerializer(row).data)
 
 
-class ActivateView(ModelView):
+class ActivateView(BodyFormView):
     """Makes this version the active one."""
 
     rights: ClassVar = {"POST": "activate"}
+    body = ActivateSerializer
 
     @extend_schema(request=ActivateSerializer, responses=ActivationSerializer, operation_id="activate")
     def post(self, request: Request, model: str, number: int) -> Response:
         version = lookup.get_version(self.model, number)
-        body = ActivateSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        row = activation.activate(
-            version,
-            by=requesting_user(request),
-            reason=body.validated_data["reason"],
-            override=body.validated_data["override"],
-        )
+        row = activation.activate(version, **self.values(request))
         return CommittedResponse(lambda: ActivationSerializer(row).data)
 
-    def get_serializer(self, *args: Any, **kwargs: Any) -> ActivateSerializer:
-        return ActivateSerializer(*args, **kwargs)
 
-
-class RollbackView(ModelView):
+class RollbackView(BodyFormView):
     """Activates the version that was active before the current one."""
 
     rights: ClassVar = {"POST": "activate"}
+    body = ReasonSerializer
 
     @extend_schema(request=ReasonSerializer, responses=ActivationSerializer, operation_id="rollback")
     def post(self, request: Request, model: str) -> Response:
-        body = ReasonSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        row = activation.rollback(
-            self.model, by=requesting_user(request), reason=body.validated_data["reason"]
-        )
+        row = activation.rollback(self.model, **self.values(request))
         return CommittedResponse(lambda: ActivationSerializer(row).data)
-
-    def get_serializer(self, *args: Any, **kwargs: Any) -> ReasonSerializer:
-        return ReasonSerializer(*args, **kwargs)

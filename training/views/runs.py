@@ -28,14 +28,14 @@ from training.views.base import (
     PREFER_PARAMETER,
     ModelView,
     before,
+    check_rows_request,
     csv_dialect,
     requesting_user,
 )
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
-from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.faults import clip
-from vigia_ml.schema.wrapping import wrapped
 
 
 class TrainingRunsView(ModelView):
@@ -110,10 +110,8 @@ class TrainingRunsView(ModelView):
             mode = data.get("mode")
         mode = TrainingRun.Mode.APPEND if mode is None else mode
         if mode not in TrainingRun.Mode.values:
-            fault = Fault(
-                "mode", "not_a_level", "mode must be append or replace", allowed=("append", "replace")
-            )
-            raise InvalidRows([fault], message=fault.message)
+            allowed = ("append", "replace")
+            raise InvalidRows.single("mode", "not_a_level", "mode must be append or replace", allowed=allowed)
         return str(mode)
 
 
@@ -156,22 +154,15 @@ def _checked_body(data: Any) -> dict[str, Any]:
     """Checks the field names of a JSON request for a run: ``instances``, ``from`` or ``search``."""
     if not isinstance(data, dict):
         raise Malformed('send {"instances": [...], "mode": "append"} or a CSV', code="not_an_object")
-    fault = wrapped(data, {*TrainingRequestSerializer().fields}.__contains__, '{"instances": [{…}, …]}')
-    if fault is not None:
-        raise InvalidRows([fault], message=fault.message)
     known = {"mode", "search", "repeat"}
     known |= {"instances"} if "from" not in data else {"from", "since", "until"}
-    message = (
-        "unknown field; accepted: instances, mode, repeat and search, "
-        "or from, since, until, mode, repeat and search"
+    check_rows_request(
+        data,
+        known,
+        "instances, mode, repeat and search, or from, since, until, mode, repeat and search",
+        fields={*TrainingRequestSerializer().fields},
+        needs={"instances", "from", "search"},
     )
-    faults = [Fault(clip(name), "unknown_field", message) for name in sorted(set(data) - known)]
-    if not {"instances", "from", "search"} & set(data):
-        faults.append(Fault("instances", "missing_field", "instances is missing"))
-    elif "instances" in data and (not isinstance(data["instances"], list) or not data["instances"]):
-        faults.append(Fault("instances", "not_an_array", "instances must be an array with at least one row"))
-    if faults:
-        raise InvalidRows(faults, message="the request is invalid")
     return data
 
 
@@ -184,8 +175,7 @@ def _repeat(request: Request, data: Any) -> bool:
         value = data.get("repeat")
     if value is None or isinstance(value, bool):
         return bool(value)
-    message = "repeat must be true or false"
-    raise InvalidRows([Fault("repeat", "not_a_boolean", message)], message=message)
+    raise InvalidRows.single("repeat", "not_a_boolean", "repeat must be true or false")
 
 
 def _check_source(data: Any, provider: ModelProvider) -> None:
@@ -199,16 +189,15 @@ def _check_source(data: Any, provider: ModelProvider) -> None:
     for name, value in data.items():
         expected = provider.source.get(name)
         if expected is None or value != expected:
-            fault = Fault(clip(name), "unknown_field", f"{provider.name} accepts only {accepted}")
-            raise InvalidRows([fault], message=fault.message)
+            raise InvalidRows.single(clip(name), "unknown_field", f"{provider.name} accepts only {accepted}")
 
 
 def _search(search: Any) -> dict[str, Any]:
     """Returns the settings that are stored with a run that searches: how many candidates it tries."""
     trials = search.get("n_iter") if isinstance(search, dict) else None
     if not isinstance(search, dict) or set(search) - {"n_iter"}:
-        raise InvalidRows([Fault("search", "not_an_object", 'search must be {"n_iter": 30}')])
+        raise InvalidRows.single("search", "not_an_object", 'search must be {"n_iter": 30}')
     if not isinstance(trials, int) or isinstance(trials, bool) or not 1 <= trials <= run_requests.MOST_TRIALS:
         message = f"n_iter must be a whole number from 1 to {run_requests.MOST_TRIALS}"
-        raise InvalidRows([Fault("search", "out_of_bounds", message)], message=message)
+        raise InvalidRows.single("search", "out_of_bounds", message)
     return {"n_iter": trials}

@@ -73,33 +73,33 @@ def class_rows(answer: Codes, actual: Codes, rows: npt.ArrayLike) -> tuple[Rows,
     """Returns the parameters of `by_class` from the rows (m,) of pairs of class numbers (m,)."""
     classes = int(max(answer.max(), actual.max())) + 1
     weights = np.asarray(rows, dtype=np.float64)
-    hits = np.bincount(answer, weights * (answer == actual), classes)
-    return hits, np.bincount(answer, weights, classes), np.bincount(actual, weights, classes)
+    correct = np.bincount(answer, weights * (answer == actual), classes)
+    return correct, np.bincount(answer, weights, classes), np.bincount(actual, weights, classes)
 
 
-def by_class(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
+def by_class(correct: Rows, predicted: Rows, actual: Rows) -> Metrics:
     """Returns precision, recall and f1 of each class (..., k); 0 where they divide by 0.
 
     Parameters
     ----------
-    answered : rows (..., k) that were predicted as the class. happened : rows whose actual value is the
-        class. hits : rows that are both.
+    predicted : rows (..., k) that were predicted as the class. actual : rows whose actual value is the
+        class. correct : rows that are both.
     """
     return {
-        "precision": ratio(hits, answered, empty=0.0),
-        "recall": ratio(hits, happened, empty=0.0),
-        "f1": ratio(2 * hits, answered + happened, empty=0.0),
+        "precision": ratio(correct, predicted, empty=0.0),
+        "recall": ratio(correct, actual, empty=0.0),
+        "f1": ratio(2 * correct, predicted + actual, empty=0.0),
     }
 
 
-def macro(hits: Rows, answered: Rows, happened: Rows) -> Metrics:
+def macro(correct: Rows, predicted: Rows, actual: Rows) -> Metrics:
     """Returns accuracy, and the means of `by_class` over the classes that were predicted or actual."""
-    there = answered + happened > 0
+    there = predicted + actual > 0
     means = {
         name: ratio((values * there).sum(axis=-1), there.sum(axis=-1))
-        for name, values in by_class(hits, answered, happened).items()
+        for name, values in by_class(correct, predicted, actual).items()
     }
-    return {"accuracy": ratio(hits.sum(axis=-1), answered.sum(axis=-1))} | means
+    return {"accuracy": ratio(correct.sum(axis=-1), predicted.sum(axis=-1))} | means
 
 
 def regression_terms(truth: Floats, predicted: Floats, center: float) -> Terms:

@@ -63,9 +63,9 @@ def _multiclass(answers: Answers) -> Statistics:
     known = probability.shape[1]
     actual, predicted = answers.places()
     labels = np.arange(len(answers.labels))
-    happened, answered = ((each[:, None] == labels).astype(np.float64) for each in (actual, predicted))
-    hits = happened * answered
-    onehot = happened[:, :known]
+    is_actual, is_predicted = ((each[:, None] == labels).astype(np.float64) for each in (actual, predicted))
+    is_correct = is_actual * is_predicted
+    onehot = is_actual[:, :known]
     of_truth = np.clip((onehot * probability).sum(axis=1), _LEAST_PROBABILITY, 1.0)
     losses, squares = -np.log(of_truth), ((onehot - probability) ** 2).sum(axis=1)
     aucs = [_ranking(probability[:, place], actual == place) for place in range(known)]
@@ -76,7 +76,7 @@ def _multiclass(answers: Answers) -> Statistics:
         each = np.column_stack([auc(weights) for auc in aucs])
         return {
             "roc_auc": ratio(np.where(present, each, 0.0).sum(axis=1), present.sum(axis=1)),
-            **sums.macro(weights @ hits, weights @ answered, weights @ happened),
+            **sums.macro(weights @ is_correct, weights @ is_predicted, weights @ is_actual),
             "log_loss": ratio(weights @ losses, total),
             "brier": ratio(weights @ squares, total),
         }

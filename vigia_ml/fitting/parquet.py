@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from vigia_ml.fitting import frames
 from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
-from vigia_ml.schema.faults import REPORTED_FAULTS
+from vigia_ml.schema.faults import read_all
 from vigia_ml.schema.row_keys import KEY_FIELD
 
 ROW_GROUP = 50_000
@@ -196,28 +196,14 @@ def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) 
     return instances
 
 
-def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -> Written:
+def write_instances(path: Path, schema: DatasetSchema, rows: Sequence[object]) -> Written:
     """Validates and writes training rows that are decoded JSON objects.
 
     Raises
     ------
     InvalidRows : with the faults of all rows; nothing is written.
     """
-    good: list[Instance] = []
-    faults: list[Fault] = []
-    count = bad = 0
-    for raw in rows:
-        if len(faults) > REPORTED_FAULTS:
-            break
-        result = schema.read(raw, with_target=True)
-        if isinstance(result, Instance):
-            good.append(result)
-        else:
-            bad += 1
-            faults.extend(fault.at(row=count) for fault in result)
-        count += 1
-    if faults:
-        raise InvalidRows(faults, rows=count, bad=bad)
+    good = read_all(rows, lambda raw: schema.read(raw, with_target=True))
     with DatasetWriter(path, schema) as writer:
         writer.write_instances(good, schema.target.name)
     return writer.written()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -130,9 +131,8 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         elif each in reasons:
             planned.append(Planned(each, "left out", (reasons[each],)))
             if wishes.key is None and reasons[each].startswith("an identifier") and not hints:
-                hints.append(
-                    f"--key {each} logs it with every prediction, so that outcomes can be sent by it"
-                )
+                option = f"--key {shlex.quote(each)}"
+                hints.append(f"{option} logs it with every prediction, so that outcomes can be sent by it")
         else:
             guess = guess_column(seen.tallies[each], seen.column(each), names[each], _aliases(each, names))
             suspicion = _suspicion(seen, each, guess.column, wishes.target, aim.task)

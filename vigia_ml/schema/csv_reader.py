@@ -191,6 +191,34 @@ class CsvReader:
             yield self._batch(chunk, position)
             position += len(chunk)
 
+    def instances(self, check: Callable[[int], None], size: int = BATCH_ROWS) -> list[Instance]:
+        """Returns all rows of the file.
+
+        Parameters
+        ----------
+        check : called with the number of rows read so far; raises if there are too many.
+
+        Raises
+        ------
+        InvalidRows : some rows are bad, or there is no row.
+        """
+        good: list[Instance] = []
+        faults: list[Fault] = []
+        rows = bad = 0
+        for batch in self.batches(size):
+            rows += batch.seen_rows
+            check(rows)
+            bad += len(batch.refused)
+            faults += batch.faults[: REPORTED_FAULTS + 1]
+            good += batch.instances(self.schema)
+        if faults:
+            raise InvalidRows(faults, rows=rows, bad=bad, noun="rows")
+        if not good:
+            raise InvalidRows.single(
+                None, "empty_file", "the CSV holds a header and no rows; send at least one row"
+            )
+        return good
+
     @property
     def passed_over(self) -> list[str]:
         """Sentences on all that was left out so far; complete once the file is read."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+R = TypeVar("R")
+T = TypeVar("T")
 REPORTED_FAULTS = 100
 ECHO_LIMIT = 80
 
@@ -102,6 +104,10 @@ class InvalidRows(Exception):
     ----------
     faults : all faults, at most `REPORTED_FAULTS`.
     rows : number of rows checked; bad : number of them that have a fault.
+
+    Parameters
+    ----------
+    noun : plural of what the rows are, for the message.
     """
 
     def __init__(
@@ -111,12 +117,40 @@ class InvalidRows(Exception):
         rows: int = 0,
         bad: int = 0,
         message: str = "",
-        truncated: bool = False,
-        what: str = "instances",
+        noun: str = "instances",
     ) -> None:
         self.faults = list(faults[:REPORTED_FAULTS])
         self.rows, self.bad = rows, bad
-        self.truncated = truncated or len(faults) > REPORTED_FAULTS
+        self.truncated = len(faults) > REPORTED_FAULTS
         least = "at least " if self.truncated else ""
-        self.message = message or f"{least}{bad} of {rows} {what} {'is' if bad == 1 else 'are'} invalid"
+        self.message = message or f"{least}{bad} of {rows} {noun} {'is' if bad == 1 else 'are'} invalid"
         super().__init__(self.message)
+
+    @classmethod
+    def single(cls, field: str | None, code: str, message: str, **details: Any) -> InvalidRows:
+        """Returns the error of a single fault that concerns no row. details : see `Fault`."""
+        return cls([Fault(field, code, message, **details)], message=message)
+
+
+def read_all(rows: Sequence[R], read: Callable[[R], T | list[Fault]], noun: str = "instances") -> list[T]:
+    """Returns what `read` returns for each row.
+
+    Raises
+    ------
+    InvalidRows : `read` returns faults for some rows; it holds those of all rows.
+    """
+    good: list[T] = []
+    faults: list[Fault] = []
+    bad = 0
+    for position, raw in enumerate(rows):
+        result = read(raw)
+        if not isinstance(result, list):
+            good.append(result)
+            continue
+        bad += 1
+        faults += [fault.at(row=position) for fault in result]
+        if len(faults) > REPORTED_FAULTS:
+            break  # further faults are not reported, and a client must not buy that work cheaply
+    if faults:
+        raise InvalidRows(faults, rows=len(rows), bad=bad, noun=noun)
+    return good

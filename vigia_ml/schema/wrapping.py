@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from vigia_ml.schema.faults import Fault
+from vigia_ml.schema.faults import InvalidRows
 
 RECORDS: Final = 'df.to_json(orient="records") writes it'
 _WRAPPERS: Final = (
@@ -23,10 +23,10 @@ _PANDAS: Final = (
 )
 
 
-def wrapped(
+def refuse_wrapped(
     data: Mapping[str, object], is_field: Callable[[str], bool], send: str, *, columns: bool = False
-) -> Fault | None:
-    """Returns the fault of an object that wraps rows instead of being a row, or None.
+) -> None:
+    """Raises `InvalidRows` for an object that wraps rows instead of being a row.
 
     Parameters
     ----------
@@ -36,15 +36,14 @@ def wrapped(
     names = set(data)
     for needed, possible, orient in _PANDAS:
         if needed <= names <= possible and not any(map(is_field, names)):
-            return _fault(f'pandas\' orient="{orient}" is not supported; send {send} ({RECORDS})')
+            raise _error(f'pandas\' orient="{orient}" is not supported; send {send} ({RECORDS})')
     wrapper = next((name for name in _WRAPPERS if name in names and not is_field(name)), None)
     if wrapper is not None and isinstance(data[wrapper], (list, dict)):
-        return _fault(f'rows inside "{wrapper}" are not supported; send {send} ({RECORDS})')
+        raise _error(f'rows inside "{wrapper}" are not supported; send {send} ({RECORDS})')
     fields = [value for name, value in data.items() if is_field(name)]
     if columns and len(data) == len(fields) > 0 and all(isinstance(value, (list, dict)) for value in fields):
-        return _fault(f"one array per column is not supported; send {send} ({RECORDS})")
-    return None
+        raise _error(f"one array per column is not supported; send {send} ({RECORDS})")
 
 
-def _fault(message: str) -> Fault:
-    return Fault(None, "wrapped_rows", message)
+def _error(message: str) -> InvalidRows:
+    return InvalidRows.single(None, "wrapped_rows", message)

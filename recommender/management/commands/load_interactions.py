@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 from recommender.files.interactions import LAYOUT, Row
-from recommender.files.tabular import Rows
+from recommender.files.tabular import FileRows
 from recommender.interactions import import_interactions
 from recommender.management.loading import LoadingCommand
 
@@ -19,7 +19,7 @@ class Command(LoadingCommand[Row]):
     )
     layout = LAYOUT
 
-    def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
+    def load(self, rows: FileRows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
         counts = import_interactions.load(rows, refused=refused, progress=self.progress())
         return (
             f"{counts.rows:,} rows: {counts.new:,} new, {counts.repeated:,} already recorded, "

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from recommender.catalogue import import_movies
 from recommender.files.movies import LAYOUT, Row
-from recommender.files.tabular import Rows
+from recommender.files.tabular import FileRows
 from recommender.management.loading import LoadingCommand
 
 
@@ -29,7 +29,7 @@ class Command(LoadingCommand[Row]):
             "--readmit", action="store_true", help="readmit withdrawn movies that the file holds"
         )
 
-    def load(self, rows: Rows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
+    def load(self, rows: FileRows[Row], refused: TextIO | None, options: dict[str, Any]) -> str:
         counts = import_movies.load(
             rows,
             refused=refused,

@@ -118,12 +118,12 @@ def test_pages_go_by_position_in_the_index(admin: Client, churn: ModelVersion) -
     rows = answered(churn, 60)
     first = admin.get(LOG)
     assert shown(first) == rows[:9:-1]
-    older = first.context["cl"].older
+    older = first.context["cl"].next_page
     assert older == f"?before={rows[10].pk}"
     second = admin.get(f"{LOG}{older}")
     assert shown(second) == rows[9::-1]
-    assert second.context["cl"].older is None
-    assert second.context["cl"].newest == "?"
+    assert second.context["cl"].next_page is None
+    assert second.context["cl"].first_page == "?"
 
 
 def test_a_search_finds_a_key_or_an_id_exactly(admin: Client, churn: ModelVersion) -> None:

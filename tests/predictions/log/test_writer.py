@@ -368,7 +368,7 @@ def in_loop(writer: Writer, *groups: list[Entry]) -> list[Exception | None]:
     """Submits groups in the loop that the writer uses, each after the release of the group before."""
 
     async def run() -> None:
-        writer.write_in(asyncio.get_running_loop())
+        writer.attach_loop(asyncio.get_running_loop())
         for group in groups:
             writer.submit_all(group)
             until = time.monotonic() + 20
@@ -403,7 +403,7 @@ def test_entries_that_arrive_during_a_write_of_the_loop_share_the_next_group(
     entries = [entry(rows) for _ in range(10)]
 
     async def run() -> None:
-        writer.write_in(asyncio.get_running_loop())
+        writer.attach_loop(asyncio.get_running_loop())
         for each in entries:
             writer.submit_all([each])
         while not all(each.is_released for each in entries):
@@ -421,7 +421,7 @@ def test_threads_and_the_loop_share_one_writer(writer: Writer, entry: Make) -> N
     generation = routing.generation()
 
     async def run() -> None:
-        writer.write_in(asyncio.get_running_loop())
+        writer.attach_loop(asyncio.get_running_loop())
         while not ended.is_set():
             each = entry(3, generation=generation)
             writer.submit_all([each])
@@ -491,7 +491,7 @@ def test_a_connection_that_breaks_during_a_write_of_the_loop_leaves_the_result_u
     monkeypatch.setattr(wire.Wire, "close", closing)
 
     async def run() -> None:
-        writer.write_in(asyncio.get_running_loop())
+        writer.attach_loop(asyncio.get_running_loop())
         writer.submit_all([broken])
         await asyncio.to_thread(at_once, lambda: terminate(writing))
         while not broken.is_released:
@@ -529,7 +529,7 @@ def test_closing_finishes_the_write_of_an_ended_loop(entry: Make) -> None:
     entries = [entry(), entry()]
 
     async def run() -> None:
-        writer.write_in(asyncio.get_running_loop())
+        writer.attach_loop(asyncio.get_running_loop())
         for each in entries:
             writer.submit_all([each])
 

@@ -138,7 +138,7 @@ def test_a_canary_is_started_and_stopped_on_pages(candidate: ModelVersion, staff
     empty = clerk.post(start, {"percent": "0", "reason": ""})
     assert (
         empty.status_code == 200
-        and "A rollout needs a reason" in empty.content.decode()
+        and "Enter a reason" in empty.content.decode()
         and not Rollout.objects.exists()
     )
     begun = clerk.post(start, {"percent": "12.5", "reason": "from the page"}, follow=True)
@@ -232,7 +232,7 @@ def test_a_shadows_page_shows_figures_chart_and_tallies(
     page = client.get(reverse("admin:training_rollout_change", args=[rollout.pk]))
     shown = page.content.decode()
     assert page.context["comparison"].tried.rows == 40
-    assert 'data-chart="answers"' in shown and "charts.js" in shown
+    assert 'data-chart="vg-chart-answers"' in shown and "charts.js" in shown
     assert "equal answers" in shown and "mean absolute difference" in shown and "1,234" in shown
     listed = client.get(reverse("admin:training_rollout_changelist"), {"model": "churn"}).content.decode()
     assert "churn 2" in listed and "shadow" in listed

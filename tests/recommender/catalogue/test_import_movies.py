@@ -347,7 +347,7 @@ def test_one_bad_row_refuses_the_whole_file_and_every_bad_row_is_named_by_its_li
 def test_bad_rows_are_written_aside_with_their_reasons_and_good_rows_are_loaded(tmp_path: Path) -> None:
     aside = tmp_path / "aside.csv"
     output = load(tmp_path, "\n".join(line for line, _ in BAD), "--refused", str(aside))
-    assert f"bad rows were written to {aside}" in output
+    assert f"bad rows set aside in {aside}" in output
     assert f"{len(BAD)} rows: 2 new, 0 changed, 0 unchanged, {len(BAD) - 2} refused" in output
     assert list(Movie.objects.values_list("pk", "title")) == [(1, "Good"), (19, "Good as well")]
     before = csv.field_size_limit(2**21)

@@ -18,7 +18,6 @@ from threadpoolctl import threadpool_limits
 from tests.conftest import Post
 from training import catalogue
 from training.management import csv_files, run_progress
-from training.management.commands import load_dataset
 from training.models import Activation, Dataset, ModelVersion, RegisteredModel, TrainingRun
 
 # A run shows its progress through other connections, so its rows have to be committed.
@@ -255,7 +254,7 @@ def test_skip_bad_leaves_no_file_when_no_row_is_bad(tmp_path: Path) -> None:
 def test_bad_rows_go_to_the_var_directory_when_the_files_directory_is_not_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = load_dataset._temporary
+    make = csv_files.temporary_file
 
     def refuse(directory: Path) -> Any:
         # Root can write to a read-only directory, so the test raises the error itself.
@@ -263,7 +262,7 @@ def test_bad_rows_go_to_the_var_directory_when_the_files_directory_is_not_writab
             raise PermissionError(directory)
         return make(directory)
 
-    monkeypatch.setattr(load_dataset, "_temporary", refuse)
+    monkeypatch.setattr(csv_files, "temporary_file", refuse)
     output = load("fruit", str(fruit_csv(tmp_path / "rows.csv", bad=1)), "--skip-bad")
     refused = tmp_path / "var" / "rows.refused.csv"
     assert f"1 bad rows set aside in {refused}" in output

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -94,8 +91,7 @@ class Command(BaseCommand):
             schema = uploads.declared_schema(model)
             reader = CsvReader(stream, schema, with_target=True, told=dialect)  # type: ignore[arg-type]
             self._say(f"{path}: read with {reader.dialect.described}")
-        refuse = _set_aside(path, self._say) if options["skip_bad"] else nullcontext()
-        with refuse as refused, csv_files.open_rows(path) as stream:
+        with self._refused_file(path, options) as refused, csv_files.open_rows(path) as stream:
             return uploads.from_csv(
                 model,
                 stream,  # type: ignore[arg-type]
@@ -108,37 +104,10 @@ class Command(BaseCommand):
                 notify=self._say,
             )
 
-
-@contextmanager
-def _set_aside(path: Path, say: Callable[[str], None]) -> Iterator[TextIO]:
-    """Opens ``FILE.refused.csv`` beside the file, or in VIGIA_VAR if that directory is not writable.
-
-    The file has a temporary name until the end, and is kept only if it holds rows.
-    """
-    try:
-        stream = _temporary(path.parent)
-    except OSError:
+    def _refused_file(self, path: Path, options: dict[str, Any]) -> AbstractContextManager[TextIO | None]:
+        """Opens ``FILE.refused.csv`` beside the file, or in VIGIA_VAR if that directory is not writable."""
+        if not options["skip_bad"]:
+            return nullcontext()
         settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
-        stream = _temporary(settings.VAR_DIR)
-    temporary = Path(stream.name)
-    target = temporary.parent / f"{csv_files.stem(path)}.refused.csv"
-    try:
-        with stream:
-            try:
-                yield stream
-            finally:
-                stream.flush()
-                with temporary.open(encoding="utf-8", newline="") as lines:
-                    rows = max(0, sum(1 for _ in csv.reader(lines)) - 1)
-                if rows:
-                    temporary.replace(target)
-                say(f"{rows:,} bad rows set aside in {target}" if rows else "no bad rows")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(directory: Path) -> TextIO:
-    file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-        "w", encoding="utf-8", newline="", dir=directory, prefix=".refused-", delete=False
-    )
-    return cast("TextIO", file)
+        name = f"{csv_files.stem(path)}.refused.csv"
+        return csv_files.refused_file(name, [path.parent, settings.VAR_DIR], self._say)

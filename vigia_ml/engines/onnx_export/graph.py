@@ -152,8 +152,8 @@ class Graph:
             self.constants[name] = numpy_helper.from_array(array, name)
         return self._known[key]
 
-    def gather(self, source: str, places: Sequence[int], axis: int = 1) -> str:
-        return self.node("Gather", source, self.constant(places, np.int64), axis=axis)
+    def gather(self, source: str, places: Sequence[int]) -> str:
+        return self.node("Gather", source, self.constant(places, np.int64), axis=1)
 
     def cast(self, source: str, to: int) -> str:
         return self.node("Cast", source, to=to)

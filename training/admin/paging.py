@@ -19,19 +19,16 @@ from training.admin.rights import RegistryAdmin
 AFTER = "after"
 
 
-class KnownLength(Paginator):  # type: ignore[type-arg]
-    """A paginator over a page that is already a list; the changelist's templates read only its length."""
-
-    template_name = "admin/recommender/pages.html"
-
-
 class PositionChangeList(ChangeList):
     """One page of a list with a fixed order, and the address of the next page.
 
-    order : fields, as `order_by` takes them. Subclasses define `position` and `after`.
+    order : fields, as `order_by` takes them. parameter : the address' parameter with the position after which
+    the page begins. Subclasses define `position` and `after`.
     """
 
     order: ClassVar[tuple[str, ...]]
+    parameter: ClassVar[str] = AFTER
+    pages_template: ClassVar[str] = "admin/training/pages.html"
     next_page: str | None
     first_page: str | None
 
@@ -50,7 +47,7 @@ class PositionChangeList(ChangeList):
         self, request: HttpRequest, exclude_parameters: list[str] | None = None
     ) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request, exclude_parameters)
-        position = request.GET.get(AFTER)
+        position = request.GET.get(self.parameter)
         if not position:
             return rows
         try:
@@ -63,8 +60,9 @@ class PositionChangeList(ChangeList):
         rows = list(self.queryset[: self.list_per_page + 1])
         more = len(rows) > self.list_per_page
         self.result_list = rows[: self.list_per_page]
-        self.next_page = self._address(self.position(self.result_list[-1])) if more else None
-        self.first_page = self._address(None) if request.GET.get(AFTER) else None
+        last = self.position(self.result_list[-1]) if more else None
+        self.next_page = self.address(**{self.parameter: last}) if more else None
+        self.first_page = self.address(**{self.parameter: None}) if request.GET.get(self.parameter) else None
         self.result_count = len(self.result_list)
         self.full_result_count = self.result_count  # a count would read all rows
         self.show_full_result_count = False
@@ -72,18 +70,22 @@ class PositionChangeList(ChangeList):
         self.can_show_all = False
         self.multi_page = False
         self.page_num = 1
-        self.paginator = KnownLength(self.result_list, max(self.list_per_page, 1))
+        # The changelist's templates read only the paginator's length and template.
+        paginator: Any = Paginator(self.result_list, max(self.list_per_page, 1))
+        paginator.template_name = self.pages_template
+        self.paginator = paginator
 
-    def _address(self, position: str | None) -> str:
-        """Returns the query string of this list from `position` on; None means from the beginning."""
-        parameters = {name: value for name, value in self.filter_params.items() if name != AFTER}
-        if position is not None:
-            parameters[AFTER] = position
+    def address(self, **changes: str | None) -> str:
+        """Returns the list's address with some parameters changed (None: removed)."""
+        kept: dict[str, Any] = {
+            name: value for name, value in self.filter_params.items() if name not in changes
+        }
+        parameters = kept | {name: value for name, value in changes.items() if value is not None}
         return f"?{urlencode(sorted(parameters.items()), doseq=True)}"
 
 
 class HiddenFilter(DropdownFilter):
-    """Accepts a query parameter that the changelist applies itself; shows no choices."""
+    """Accepts a query parameter that the changelist applies itself; shows no choices without `lookups`."""
 
     title = ""
 
@@ -116,8 +118,8 @@ class PositionAdmin(RegistryAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        return (self.search(queryset, term) if term else queryset), False
+        return (self.search(request, queryset, term) if term else queryset), False
 
-    def search(self, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+    def search(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
         """Returns the rows that the text of the search box selects."""
         raise NotImplementedError
