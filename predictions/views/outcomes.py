@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -25,6 +26,7 @@ from training.views.base import (
     datetime_param,
     following_page,
     int_param,
+    list_response,
     requesting_user,
 )
 from vigia_ml.schema.faults import REPORTED_FAULTS
@@ -118,7 +120,7 @@ class OutcomesView(ModelView):
     max_bytes = settings.PREDICT_MAX_BYTES
 
     @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
-    def get(self, request: Request, model: str) -> Response:
+    def get(self, request: Request, model: str) -> HttpResponseBase:
         query = queries.OutcomeQuery(
             since=datetime_param(request, "since"),
             until=datetime_param(request, "until"),
@@ -129,12 +131,12 @@ class OutcomesView(ModelView):
         )
         rows, cursor = queries.outcomes_page(self.model, query)
         following = following_page(request, reverse("outcomes", args=[self.model.name]), cursor)
-        shown = []
         for row, current in rows:
             row.holds = current  # type: ignore[attr-defined]
-            shown.append(ListedOutcomeSerializer(row).data)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return Response({"model": self.model.name, "outcomes": shown, "next": following}, headers=headers)
+        fields = {"model": self.model.name, "outcomes": None, "next": following}
+        show, shown = ListedOutcomeSerializer().to_representation, [row for row, _ in rows]
+        return list_response(request, fields, "outcomes", shown, show, headers=headers)
 
     @extend_schema(
         operation_id="give_outcomes",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vigia_ml.fitting import frames
+from vigia_ml.fitting.dataset_file import Written, valid_instances
 from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
-from vigia_ml.schema.faults import REPORTED_FAULTS
 from vigia_ml.schema.row_keys import KEY_FIELD
 
 ROW_GROUP = 50_000
@@ -30,23 +28,6 @@ _ARROW = {
     "category": pa.string(),
     "text": pa.string(),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A finished Parquet file: its content hash (of the bytes), row count and size in bytes."""
-
-    path: Path
-    sha256: str
-    rows: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path, rows: int) -> Written:
-        """Hashes and measures a closed file with `rows` rows."""
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(path, digest, rows, path.stat().st_size)
 
 
 class DatasetWriter:
@@ -197,27 +178,8 @@ def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) 
 
 
 def write_instances(path: Path, schema: DatasetSchema, rows: Iterable[object]) -> Written:
-    """Validates and writes training rows that are decoded JSON objects.
-
-    Raises
-    ------
-    InvalidRows : with the faults of all rows; nothing is written.
-    """
-    good: list[Instance] = []
-    faults: list[Fault] = []
-    count = bad = 0
-    for raw in rows:
-        if len(faults) > REPORTED_FAULTS:
-            break
-        result = schema.read(raw, with_target=True)
-        if isinstance(result, Instance):
-            good.append(result)
-        else:
-            bad += 1
-            faults.extend(fault.at(row=count) for fault in result)
-        count += 1
-    if faults:
-        raise InvalidRows(faults, rows=count, bad=bad)
+    """Validates and writes training rows that are decoded JSON objects; see `valid_instances`."""
+    good = valid_instances(schema, rows)
     with DatasetWriter(path, schema) as writer:
         writer.write_instances(good, schema.target.name)
     return writer.written()
