@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -47,7 +47,7 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
 # Three groups side by side, each with a stack of its own: some of them wait while others compute.
-PROCESS_TESTS = tests/e2e tests/local tests/browser tests/test_schemathesis.py
+PROCESS_TESTS = tests/e2e tests/local tests/backups tests/browser tests/test_schemathesis.py
 LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
@@ -75,9 +75,26 @@ faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training 
 schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py
 
+# moto has hundreds of megabytes of packages, some of them other versions of the tests' own.
+backup-s3: install-dev ## Backups in S3-compatible storage, against a real server (moto's, in an environment of its own)
+	@test -x "$(VIGIA_VAR)/moto/bin/moto_server" || { "$(PYTHON)" -m venv "$(VIGIA_VAR)/moto" && \
+		"$(VIGIA_VAR)/moto/bin/pip" install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'; }
+	@"$(VIGIA_VAR)/moto/bin/moto_server" -H 127.0.0.1 -p 5055 >"$(VIGIA_VAR)/moto/log" 2>&1 & server=$$!; \
+		trap 'kill $$server' EXIT; sleep 5; \
+		S3_ENDPOINT=http://127.0.0.1:5055 $(TEST_STACK) pytest -q tests/backups/test_s3.py
+
 format: install-dev ## Rewrite to the house format
 	"$(BIN)/ruff" check --fix
 	"$(BIN)/ruff" format
+
+containers: ## Build, start, use, kill, scale, save and upgrade the containers on a Docker Engine (DOCKER=docker)
+	@docker/check.sh
+
+containers-long: ## The same, and an upgrade from the version before, the slim image, make run without a compiler
+	@docker/check.sh --long
+
+wheels: install-dev ## Ask the package index for the wheels of all pins, into requirements-wheels.json
+	@"$(BIN)/python" -m tools.wheels
 
 openapi: install-dev ## Write docs/openapi.yaml anew
 	@$(TEST_STACK) python manage.py spectacular --validate --fail-on-warn --file docs/openapi.yaml

@@ -16,6 +16,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.files.storage import FileSystemStorage, default_storage
 from django.db import DatabaseError, connections
 
+from core.database import restores
+
 SHORTEST_SECRET = 32
 """Minimum length in characters; 32 hexadecimal digits are 128 bits."""
 LIMITS = (
@@ -121,6 +123,13 @@ def durability_errors(values: Mapping[str, str]) -> list[CheckMessage]:
     ]
 
 
+@register(Tags.database)
+def restore_is_finished(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> Messages:
+    """Refuses a database whose restore was interrupted: erased rows may be back, or migrations missing."""
+    if "default" in (databases or ()) and restores.unfinished():
+        yield Error(f"{restores.MESSAGE.capitalize()}.", id="vigia.E012")
+
+
 @register()
 def rate_limit_is_valid(app_configs: Any, **kwargs: Any) -> Messages:
     """Checks RATE_LIMIT, because DRF reads it at the first request and answers 500 on an error."""
@@ -163,6 +172,30 @@ def compiled_versions_were_compared_at_thresholds(
             "value its answer may differ from scikit-learn's.",
             hint="Retrain the model; the parity check of the new version covers thresholds.",
             id="vigia.W020",
+        )
+
+
+@register(Tags.database)
+def active_versions_are_compiled(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> Messages:
+    """Checks an installation with COMPILED_ONLY, whose web processes may lack scikit-learn."""
+    if "default" not in (databases or ()) or not settings.COMPILED_ONLY:
+        return
+    from training import artifacts
+    from training.models import ModelVersion
+
+    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    rows = rows.select_related("registered_model").only("registered_model__name", "number", "engine")
+    try:
+        names = [str(version) for version in rows if artifacts.needs_scikit_learn(version)]
+    except DatabaseError:  # not migrated yet
+        return
+    for name in names:
+        yield Error(
+            f"{name} is active and only scikit-learn can serve it, but COMPILED_ONLY is set.",
+            hint="Activate a compiled version first, or remove COMPILED_ONLY and the slim web image.",
+            id="vigia.E021",
         )
 
 

@@ -1,13 +1,16 @@
 """gunicorn's settings, for the local stack and for containers. Environment variables:
 
 HOST and PORT (127.0.0.1:8000), WEB_CONCURRENCY (2 processes), WEB_THREADS (8 per process),
-WEB_GRACEFUL_TIMEOUT (20 seconds for the requests under way when gunicorn stops).
+WEB_DRAIN_SECONDS (0; seconds for which idle connections stay open when gunicorn stops),
+WEB_GRACEFUL_TIMEOUT (20 seconds after that for the requests under way).
 """
 
 import os
 import resource
 from pathlib import Path
 from typing import Any
+
+from gunicorn.sock import TCPSocket
 
 _host = os.environ.get("HOST") or "127.0.0.1"
 _port = os.environ.get("PORT") or "8000"
@@ -16,6 +19,9 @@ bind = f"[{_host}]:{_port}" if ":" in _host else f"{_host}:{_port}"
 # The event loop answers predictions, threads answer all other requests (docs/decisions/0016).
 # Two processes: one can load a model while the other answers.
 worker_class = "web.worker.WebWorker"
+# The processes listen once they have loaded the application (`web.worker`). gunicorn would listen before, and
+# a proxy's requests would wait for a new container instead of going to another one.
+TCPSocket._is_listening = staticmethod(lambda sock: True)
 workers = int(os.environ.get("WEB_CONCURRENCY") or 2)
 threads = int(os.environ.get("WEB_THREADS") or 8)
 # A tree ensemble would start a thread per core for every row, but the requests run in parallel already.
@@ -24,7 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 preload_app = False
 # Files, the log and the database need file descriptors, too.
 worker_connections = max(50, min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 100))
-graceful_timeout = int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
+_drain_seconds = int(os.environ.get("WEB_DRAIN_SECONDS") or 0)
+graceful_timeout = _drain_seconds + int(os.environ.get("WEB_GRACEFUL_TIMEOUT") or 20)
 keepalive = 15  # seconds; a client that predicts row by row keeps its connection
 # The prediction log has every prediction already.
 accesslog = None
@@ -43,6 +50,17 @@ def on_starting(server: Any) -> None:
     from core.metrics import multiprocess_dir
 
     multiprocess_dir.begin("web")
+
+
+def pre_exec(server: Any) -> None:
+    """SIGUSR2 starts a new master with the same sockets: this one's processes must not end them."""
+    from web import sharing
+
+    sharing.add_master()
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    worker.drain_seconds = _drain_seconds
 
 
 def _keep_the_heap_small() -> None:

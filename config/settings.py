@@ -53,6 +53,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "web.middleware.RequestIdMiddleware",
+    "web.metrics.views.AnswerScrapers",
     "web.content_policy.ContentPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -130,6 +131,10 @@ STORAGES: dict[str, Any] = {
 }
 STATIC_URL = "/static/"
 STATIC_ROOT = env.text("STATIC_ROOT", str(VAR_DIR / "static"))
+
+# -- engines -------------------------------------------------------------------------------------------
+# Whether a version that only scikit-learn can serve is refused; set where web runs from the slim image.
+COMPILED_ONLY = env.flag("COMPILED_ONLY", default=False)
 
 # -- jobs: one process each, started by the worker -----------------------------------------------------
 JOB_SOFT_SECONDS = env.number("JOB_SOFT_SECONDS", 3600)  # soft time limit of a job: then it is asked to stop
@@ -292,7 +297,10 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS and env.flag("HTTPS_REDIRECT", default=True)
 SECURE_REDIRECT_EXEMPT = [r"^healthz/", r"^ping$", r"^metrics$"]
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+# Both bind hosts that Vigía may not own, and a preload list takes months to leave.
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS and env.flag("HSTS_SUBDOMAINS", default=False)
+SECURE_HSTS_PRELOAD = HTTPS and env.flag("HSTS_PRELOAD", default=False)
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # the two above, if they are off
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

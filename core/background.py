@@ -11,6 +11,9 @@ from django.db import connection
 
 log = logging.getLogger(__name__)
 
+stopping = threading.Event()
+"""Set once this process stops: requests that wait for something else are answered at once."""
+
 
 class PeriodicThread:
     """A thread that calls `work` every `every` seconds, on a database connection of its own.

@@ -58,6 +58,21 @@ class GateNotPassed(Conflict):
     code = "gate_not_passed"
 
 
+class NotCompiled(Conflict):
+    """Only scikit-learn can serve the version, and the installation serves compiled versions only."""
+
+    code = "not_compiled"
+
+
+class NeedsFullImage(VigiaError):
+    """This process lacks the packages that a request needs: it runs from the slim image."""
+
+    code = "needs_full_image"
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(f"this web image serves compiled versions only and {what}: {instead}")
+
+
 class NoSearchSpace(VigiaError):
     code = "no_search_space"
 

@@ -1,14 +1,17 @@
 """The health checks of the containers and of `make run`; exit code 0 is healthy, 2 is an unknown check.
 
 python -m docker.health web                   the readiness probe answers 200
+python -m docker.health up                    web answers and PostgreSQL is available; models may be missing
 python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
 python -m docker.health worker|housekeeping|beat    the process on this machine has a recent heartbeat
+python -m docker.health backup                the scheduled backups succeed in time
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import signal
 import sys
@@ -17,8 +20,8 @@ from pathlib import Path
 
 from core import env, heartbeat_files
 
-PROBES = {"web": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
-PROCESSES = ("worker", "housekeeping", "beat")
+PROBES = {"web": ("/healthz/ready", 5.0), "up": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
+PROCESSES = ("worker", "housekeeping", "beat", "backup")
 
 
 def host_header(allowed: list[str]) -> str:
@@ -29,8 +32,14 @@ def host_header(allowed: list[str]) -> str:
     return allowed[0].lstrip(".")
 
 
-def probe(path: str, seconds: float = 5) -> str:
-    """Returns the error of a probe of the web server; empty if it answers 200."""
+def probe(path: str, seconds: float = 5, *, without_models: bool = False) -> str:
+    """Returns the error of a probe of the web server; empty if it answers 200.
+
+    Parameters
+    ----------
+    without_models : whether a web server that only lacks a usable version is healthy. An administrator needs
+        its pages to train or to repair one.
+    """
     host = os.environ.get("HOST") or "127.0.0.1"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - a name for every interface
     port = int(os.environ.get("PORT") or 8000)
@@ -39,12 +48,22 @@ def probe(path: str, seconds: float = 5) -> str:
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
-        body = answer.read(500).decode("utf-8", "replace")
-        return "" if answer.status == 200 else f"{answer.status} {body}"
+        body = answer.read().decode("utf-8", "replace")
+        if answer.status == 200 or (without_models and has_database(body)):
+            return ""
+        return f"{answer.status} {body[:500]}"
     except (OSError, http.client.HTTPException) as error:
         return str(error) or type(error).__name__
     finally:
         connection.close()
+
+
+def has_database(body: str) -> bool:
+    """Returns whether an answer of the readiness probe says that PostgreSQL is available."""
+    try:
+        return bool(json.loads(body)["database"] == "ok")
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def silent(role: str, seconds: float, *, end: bool) -> str:
@@ -91,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.what in PROBES:
-        message = probe(*PROBES[options.what])
+        message = probe(*PROBES[options.what], without_models=options.what == "up")
     else:
         message = silent(options.what, options.seconds, end=options.end)
     sys.stdout.write(f"{message or 'healthy'}\n")

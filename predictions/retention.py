@@ -62,6 +62,13 @@ def remove_before(
     ]
 
 
+def remove_month(month: Month) -> Removal | None:
+    """Removes one month although reviews keep it; None if it has no partition."""
+    if month not in partitions.months():
+        return None
+    return _remove(month, although_kept=True, dry_run=False, by=None)
+
+
 def _remove(month: Month, *, although_kept: bool, dry_run: bool, by: User | None) -> Removal:
     rows, reviews = partitions.estimated_rows(month), list(_reviews_of(month))
     reason = "" if although_kept else _kept_by(reviews)

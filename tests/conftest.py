@@ -92,6 +92,7 @@ def empty_tables() -> None:
         )
         for (partition,) in cursor.fetchall():
             cursor.execute(f"DROP TABLE {partition}")
+        cursor.execute("DELETE FROM predictions_erasure")  # the records of these deletions
 
 
 @pytest.fixture(scope="session")

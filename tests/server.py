@@ -152,9 +152,16 @@ def child_environment(directory: Path) -> dict[str, str]:
 
 
 class Server(Asker):
-    """`gunicorn --config config/gunicorn.py web.asgi` on a free port of loopback."""
+    """`gunicorn --config config/gunicorn.py web.asgi` on a free port of loopback.
 
-    def __init__(self, directory: Path, **env: str) -> None:
+    Parameters
+    ----------
+    python : the interpreter of another environment than that of the tests.
+    """
+
+    def __init__(self, directory: Path, python: Path | str = sys.executable, **env: str) -> None:
+        # Not `python -m gunicorn`, whose SIGUSR2 finds gunicorn's own module http before Python's.
+        self.gunicorn = Path(python).with_name("gunicorn")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             super().__init__(probe.getsockname()[1])
@@ -165,6 +172,7 @@ class Server(Asker):
             | {
                 "PORT": str(self.port),
                 "WEB_CONCURRENCY": "2",
+                "WEB_DRAIN_SECONDS": "2",
                 "HEAD_SECONDS": "2",
                 "BODY_SILENCE_SECONDS": "2",
                 "BODY_SECONDS": "4",
@@ -182,7 +190,7 @@ class Server(Asker):
         limited = ["prlimit", f"--nofile={self.files}"] if self.files else []
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [*limited, sys.executable, "-m", "gunicorn", "--config", "config/gunicorn.py", "web.asgi"],
+                [*limited, self.gunicorn, "--config", "config/gunicorn.py", "web.asgi"],
                 cwd=ROOT, env=self.env, stdout=out, stderr=out, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         while True:

@@ -23,6 +23,7 @@ import yaml
 
 from core.version import VERSION
 from docker.health import host_header, main
+from docker.secrets import PREPARED, READERS
 from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_code
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,9 +33,13 @@ REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
 LOADED: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = LOADED["services"]
-OURS = {name for name, service in SERVICES.items() if "build" in service}
-ONE_SHOT = {"migrate"}
-MONITORING = {"prometheus", "grafana"}
+IMAGE = f"${{VIGIA_IMAGE:-vigia:{VERSION}}}"
+BACKUP_IMAGE = f"${{VIGIA_BACKUP_IMAGE:-vigia-backup:{VERSION}}}"
+OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE} - {"secrets"}
+ONE_SHOT = {"secrets", "migrate"}
+MONITORING = {"prometheus", "alertmanager", "grafana", "monitoring-proxy"}
+NEEDS_A_WAY_OUT = {"alertmanager", "backup"}
+PROXIES = {"proxy", "monitoring-proxy"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
@@ -45,15 +50,42 @@ def instructions() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in joined.splitlines()) if word]
 
 
+def stages() -> dict[str, tuple[str, list[tuple[str, str]]]]:
+    """Returns stage -> (its base, its own instructions); the last stage, the default, has no name."""
+    found: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+    name = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            found[name] = (base, [])
+        elif found:
+            found[name][1].append((word, rest))
+    return found
+
+
+def image(stage: str) -> list[tuple[str, str]]:
+    """Returns the instructions of a stage and of the stages it is built on."""
+    base, own = stages()[stage]
+    return [*(image(base) if base in stages() else []), *own]
+
+
 # -- compose -------------------------------------------------------------------------------------------
 
 
 def test_the_services_are_those_of_the_design() -> None:
     ours = {"migrate", "web", "worker", "housekeeping", "beat"}
-    assert set(SERVICES) == {"postgres", "redis"} | ours | MONITORING
+    assert set(SERVICES) == {"secrets", "postgres", "redis", "backup", "proxy"} | ours | MONITORING
     assert set(OURS) == ours
     assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
     assert all(SERVICES[name]["profiles"] == ["monitoring"] for name in MONITORING)
+
+
+def test_one_service_builds_an_image_and_nothing_asks_a_registry_for_it() -> None:
+    builds = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+    assert builds == {"secrets": "vigia", "backup": "backup"}
+    assert SERVICES["secrets"]["image"] == IMAGE
+    for name in {*builds, *OURS}:
+        assert SERVICES[name]["pull_policy"] == "never"
 
 
 @each_service
@@ -76,59 +108,138 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "mem_limit" in service
     assert "privileged" not in service
-    assert service.get("user") or name in OURS  # ours has its USER in the image
+    assert service.get("user") or name in OURS | {"backup"}  # ours has its USER in the image
+    added = {"secrets": ["CHOWN", "DAC_OVERRIDE"], **{proxy: ["NET_BIND_SERVICE"] for proxy in PROXIES}}
+    assert service.get("cap_add") == added.get(name)
+    assert (service.get("user") == "0:0") == (name == "secrets")
+    assert (service.get("network_mode") == "none") == (name == "secrets")
 
 
 @each_service
-def test_images_are_pinned(name: str) -> None:
-    image, _, tag = SERVICES[name]["image"].partition(":")
-    assert image
-    assert re.match(r"v?\d+(\.\d+)*", tag), SERVICES[name]["image"]
-    if name in OURS:
-        assert tag == VERSION
+def test_an_image_is_a_variable_whose_default_has_a_digest(name: str) -> None:
+    image = SERVICES[name]["image"]
+    if image in (IMAGE, BACKUP_IMAGE):
+        return
+    match = re.fullmatch(r"\$\{([A-Z]+_IMAGE):-([a-z/]+):(v?\d+[a-z0-9.-]*)@sha256:([0-9a-f]{64})\}", image)
+    assert match, image
 
 
-def test_only_web_and_monitoring_are_published_and_on_loopback_by_default() -> None:
+def test_only_the_proxies_are_published_and_on_loopback_by_default() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if service.get("ports")}
     assert published == {
-        "web": ["${VIGIA_PUBLISH:-127.0.0.1:8000}:8000"],
-        "prometheus": ["${PROMETHEUS_PUBLISH:-127.0.0.1:9090}:9090"],
-        "grafana": ["${GRAFANA_PUBLISH:-127.0.0.1:3000}:3000"],
+        "proxy": ["${VIGIA_PUBLISH:-127.0.0.1:8000}:8080"],
+        "monitoring-proxy": [
+            "${PROMETHEUS_PUBLISH:-127.0.0.1:9090}:9090",
+            "${GRAFANA_PUBLISH:-127.0.0.1:3000}:3000",
+            "${ALERTMANAGER_PUBLISH:-127.0.0.1:9093}:9093",
+        ],
     }
-    assert LOADED["networks"]["back"] == {"internal": True}
+    with_tls = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
+    assert set(with_tls["services"]) == {"proxy"}
+    assert set(with_tls["services"]["proxy"]) == {"ports"}
+
+
+def test_no_service_but_the_proxies_reaches_another_network_than_the_inner_ones() -> None:
+    assert LOADED["networks"] == {
+        "edge": None,
+        "inner": {"internal": True},
+        "back": {"internal": True},
+        "egress": None,
+    }
     for name, service in SERVICES.items():
-        assert service["networks"] == (["back", "front"] if name in published else ["back"])
+        networks = service.get("networks", [])
+        assert ("edge" in networks) == (name in PROXIES), name
+        assert ("egress" in networks) == (name in NEEDS_A_WAY_OUT), name
+        assert networks or service["network_mode"] == "none", name
+    assert SERVICES["web"]["networks"] == ["back", "inner"]
+    for name in OURS - {"web"} | {"postgres", "redis"}:
+        assert SERVICES[name]["networks"] == ["back"], name
 
 
-def test_monitoring_gets_its_own_secrets_as_files_and_no_other() -> None:
-    assert LOADED["secrets"] == {
-        "metrics_token": {"environment": "METRICS_TOKEN"},
-        "grafana_password": {"environment": "GRAFANA_PASSWORD"},
+def mounts(name: str) -> dict[str, dict[str, Any]]:
+    """Returns the mounts of a service by target; the short form as the long one."""
+    found = {}
+    for mount in SERVICES[name].get("volumes", []):
+        if isinstance(mount, str):
+            source, target, *options = re.split(r":(?!-)", mount)
+            found[target] = {"source": source, "target": target, "read_only": "ro" in options}
+        else:
+            found[mount["target"]] = mount
+    return found
+
+
+def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
+    readers = dict.fromkeys(OURS, "vigia") | {
+        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup")
     }
-    assert SERVICES["prometheus"]["secrets"] == ["metrics_token"]
-    assert SERVICES["grafana"]["secrets"] == ["grafana_password"]
-    for name in MONITORING:
-        assert "${" not in json.dumps({k: v for k, v in SERVICES[name].items() if k != "ports"})
+    for name in set(SERVICES) - {"secrets"}:
+        found = [mount for mount in mounts(name).values() if mount["source"] == "secrets"]
+        if name not in readers:
+            assert found == [], name
+            continue
+        [mount] = found
+        assert mount["target"] == "/run/secrets"
+        assert mount["read_only"] is True
+        assert mount["volume"] == {"subpath": readers[name], "nocopy": True}
+        user, group = READERS[readers[name]].owner
+        assert SERVICES[name].get("user", "10001:10001") == f"{user}:{group}"
+        used = set(re.findall(r"/run/secrets/([\w.]+)", json.dumps(SERVICES[name])))
+        assert used <= set(READERS[readers[name]].files), name
+
+
+def test_a_service_that_reads_secrets_waits_for_them() -> None:
+    for name in ("postgres", "redis", "migrate", "prometheus", "alertmanager", "grafana"):
+        waits = SERVICES[name]["depends_on"]["secrets"]["condition"]
+        assert waits == "service_completed_successfully", name
+
+
+def test_the_maker_of_secrets_prepares_the_volumes_of_their_users() -> None:
+    prepared = {
+        mount["source"]: mount
+        for target, mount in mounts("secrets").items()
+        if target.startswith("/volumes/")
+    }
+    assert {name for name, mount in prepared.items() if not mount.get("read_only")} == set(PREPARED)
+    assert {name for name, mount in prepared.items() if mount.get("read_only")} == {"data", "postgres"}
+    for name, (user, group) in PREPARED.items():
+        assert SERVICES[name]["user"] == f"{user}:{group}"
+
+
+@each_service
+def test_no_secret_is_in_an_environment_or_on_a_command_line(name: str) -> None:
+    service = SERVICES[name]
+    for variable in service.get("environment", {}):
+        if re.search(r"SECRET|PASSWORD|TOKEN|_KEY|DATABASE_URL|REDIS_URL|AUTH", variable):
+            assert re.search(r"_FILE$", variable), variable
+    shown = json.dumps({key: value for key, value in service.items() if key != "volumes"})
+    assert not re.search(r"\$\{[A-Z_]*(SECRET|PASSWORD|TOKEN|_KEY)", shown)
 
 
 def test_prometheus_scrapes_existing_hosts_and_ports() -> None:
     scraped = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped["scrape_configs"]}
-    ports = {
-        name: SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "housekeeping")
+    jobs = {job["job_name"]: job for job in scraped["scrape_configs"]}
+    # Docker's DNS names every container of a service, so with `--scale` each is a target of its own.
+    discovered = {
+        name: (found["names"], found["type"], found["port"])
+        for name, job in jobs.items()
+        for found in job.get("dns_sd_configs", [])
     }
-    assert targets == {
-        "vigia": ["web:8000"],
-        "vigia-worker": [f"{name}:{port}" for name, port in ports.items()],
+    ports = {SERVICES[name]["environment"]["WORKER_METRICS_PORT"] for name in ("worker", "housekeeping")}
+    assert discovered == {
+        "vigia": (["web"], "A", 8000),
+        "vigia-worker": (["worker", "housekeeping"], "A", *ports),
     }
-    assert SERVICES["web"]["environment"]["ALLOWED_HOSTS"].endswith(",web")
-    for job in scraped["scrape_configs"]:
-        assert job["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
-    mounted = {
-        place.split(":")[0].removeprefix("./") for name in MONITORING for place in SERVICES[name]["volumes"]
-    }
+    for name in discovered:
+        assert jobs[name]["authorization"] == {"credentials_file": "/run/secrets/metrics_token"}
+    [sent_to] = scraped["alerting"]["alertmanagers"][0]["dns_sd_configs"]
+    assert (sent_to["names"], sent_to["port"]) == (["alertmanager"], 9093)
+    assert scraped["rule_files"] == ["alerts.yml"]
+    assert mounts("prometheus")["/etc/prometheus/alerts.yml"]["source"] == "./monitoring/alerts.yml"
+    for network in SERVICES["web"]["networks"], SERVICES["worker"]["networks"]:
+        assert set(network) & set(SERVICES["prometheus"]["networks"])
+    mounted = {mount["source"].removeprefix("./") for name in SERVICES for mount in mounts(name).values()}
     for place in mounted - set(LOADED["volumes"]):
-        assert (ROOT / place).exists(), place
+        assert (ROOT / re.sub(r"^\$\{\w+:-(?:\./)?(.*)\}$", r"\1", place)).exists(), place
     # Metrics files belong to the container and are lost with it.
     for name in ("web", "worker", "housekeeping"):
         assert SERVICES[name]["environment"]["METRICS_DIR"].startswith("/tmp/")
@@ -141,19 +252,6 @@ def test_nothing_starts_before_the_database_is_migrated() -> None:
     assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
 
 
-def test_no_secret_has_a_default() -> None:
-    text = COMPOSE.read_text(encoding="utf-8")
-    for name in ("SECRET_KEY", "ARTIFACT_KEY", "POSTGRES_PASSWORD", "DATABASE_PASSWORD", "REDIS_PASSWORD"):
-        uses = re.findall(rf"\$\{{{name}([^}}]*)\}}", text)
-        assert uses
-        assert all(use.startswith(":?") for use in uses), name
-
-
-def test_vigia_does_not_get_the_superusers_password() -> None:
-    for name in OURS:
-        assert "POSTGRES_PASSWORD" not in json.dumps(SERVICES[name])
-
-
 # -- one set of variables: what is read, documented, passed on and shown in the example -------------------
 
 VARIABLES = table_words(ROOT / "docs" / "operating.md", VARIABLE, under="Environment variables")
@@ -164,7 +262,7 @@ COMPOSE_ONLY = table_words(
 
 def set_by_the_image() -> set[str]:
     return {
-        name for word, rest in instructions() if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
+        name for word, rest in image("vigia") if word == "ENV" for name in re.findall(r"([A-Z_]+)=", rest)
     }
 
 
@@ -181,8 +279,11 @@ def settable() -> set[str]:
         for name, value in service.get("environment", {}).items()
         if value is None
     }
-    secrets = {secret["environment"] for secret in LOADED["secrets"].values()}
-    return passed_on | secrets | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text(encoding="utf-8")))
+    build = SERVICES["secrets"]["build"]["args"]
+    passed_on |= {name for name, value in build.items() if value is None}
+    files = (COMPOSE, ROOT / "docker-compose.tls.yml", ROOT / "docker" / "compose.slim.yml")
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    return passed_on | set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text))
 
 
 def example() -> dict[str, str]:
@@ -193,39 +294,43 @@ def example() -> dict[str, str]:
     return dict(variables)
 
 
+def passed_to(name: str) -> set[str]:
+    """Returns the variables of a service; NAME_FILE counts as NAME."""
+    return {variable.removesuffix("_FILE") for variable in SERVICES[name]["environment"]}
+
+
 def test_every_variable_reaches_the_processes_that_read_it() -> None:
     """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
     own_port = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
     for name in OURS:
-        assert sorted(of_settings - own_port - set(SERVICES[name]["environment"])) == [], name
-    passed = {variable for name in OURS for variable in SERVICES[name]["environment"]}
-    built_in = set(LOADED["x-vigia"]["build"]["args"])
+        assert sorted(of_settings - own_port - passed_to(name)) == [], name
+    passed = {variable for name in OURS for variable in passed_to(name)}
+    built_in = set(SERVICES["secrets"]["build"]["args"])
     assert sorted(for_operators() - passed - built_in) == []
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_every_variable_a_service_gets_is_documented_and_read(name: str) -> None:
-    for variable in SERVICES[name]["environment"]:
+    for variable in passed_to(name):
         assert variable in VARIABLES or variable in COMPOSE_ONLY, variable
         assert variable in variables_in_code() or variable in COMPOSE_ONLY, variable
 
 
 def test_the_example_environment_names_exactly_the_settable_variables() -> None:
-    made_by_compose = {"DATABASE_URL", "REDIS_URL"}
+    in_files = {variable for service in OURS for variable in passed_to(service)} - settable()
     assert sorted(settable() - set(example())) == [], "missing in .env.example"
     assert sorted(set(example()) - settable()) == [], "set in .env.example, and passed to nobody"
-    documented = (for_operators() - made_by_compose) | set(COMPOSE_ONLY)
-    fixed = {
-        name for service in OURS for name, value in SERVICES[service]["environment"].items()
-        if value is not None and "${" not in str(value)
-    }  # fmt: skip
-    assert sorted(documented - fixed - set(example())) == []
+    documented = for_operators() | set(COMPOSE_ONLY)
+    assert sorted(documented - in_files - set(example())) == []
 
 
 def test_the_example_environment_and_the_page_show_the_defaults() -> None:
-    compose = dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)\}", COMPOSE.read_text(encoding="utf-8")))
+    text = COMPOSE.read_text(encoding="utf-8")
+    compose = dict(re.findall(r"\$\{([A-Z_]+):-(?:\$\{[A-Z_]+:-)?([^}$]*)\}", text))
     for name, value in example().items():
+        if name.endswith("_IMAGE") and not value:  # the compose file alone holds the digests
+            continue
         assert value == compose.get(name, value), name
     for name, default in defaults_in_settings().items():
         shown = VARIABLES[name].split("|")[0].strip(" `")
@@ -258,21 +363,20 @@ def defaults_in_settings() -> dict[str, Any]:
     return defaults
 
 
-def test_required_variables_are_in_the_example() -> None:
-    required = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE.read_text(encoding="utf-8")))
-    assert required <= set(example())
+def test_the_example_environment_holds_no_secret() -> None:
+    assert not [name for name in example() if re.search(r"SECRET|PASSWORD|TOKEN|_KEY\b", name)]
+    assert "No .env is needed" in (ROOT / ".env.example").read_text(encoding="utf-8")
 
 
 def test_the_broker_keeps_its_messages_and_its_password() -> None:
-    command = SERVICES["redis"]["command"][-1]
-    assert "appendonly yes" in command
-    assert "requirepass $$REDISCLI_AUTH" in command
-    assert "maxmemory-policy noeviction" in command
+    command = SERVICES["redis"]["command"]
+    assert command[:2] == ["valkey-server", "/run/secrets/valkey.conf"]
+    assert {"--appendonly yes", "--maxmemory-policy noeviction"} <= set(command)
 
 
 def test_the_database_volume_is_the_data_directory_of_its_image() -> None:
-    assert SERVICES["postgres"]["image"].startswith("postgres:18")
-    assert "postgres:/var/lib/postgresql" in SERVICES["postgres"]["volumes"]
+    assert SERVICES["postgres"]["image"].startswith("${POSTGRES_IMAGE:-postgres:18")
+    assert mounts("postgres")["/var/lib/postgresql"]["source"] == "postgres"
     script = ROOT / "docker" / "postgres" / "10-vigia.sh"
     assert os.access(script, os.X_OK)
     assert "NOSUPERUSER" in script.read_text(encoding="utf-8")
@@ -287,7 +391,7 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
     assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
     housekeeping = " ".join(SERVICES["housekeeping"]["command"]).replace("=", " ")
     assert housekeeping == " ".join(procfile["housekeeping"].split()[1:]).replace('"', "")
-    assert json.loads(dict(instructions())["CMD"]) == procfile["web"].split()[1:]
+    assert json.loads(dict(image("vigia"))["CMD"]) == procfile["web"].split()[1:]
 
 
 # -- the image -----------------------------------------------------------------------------------------
@@ -304,14 +408,19 @@ def test_the_image_holds_the_packages_of_production_alone() -> None:
 
 def test_the_image_starts_from_a_pinned_python() -> None:
     arguments = dict(rest.split("=", 1) for word, rest in instructions() if word == "ARG")
-    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", arguments["PYTHON_IMAGE"])
-    assert {rest.split()[0] for word, rest in instructions() if word == "FROM"} == {"${PYTHON_IMAGE}"}
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", arguments["PYTHON_IMAGE"])
+    names = list(stages())
+    for index, (base, _) in enumerate(stages().values()):
+        assert base in ("${PYTHON_IMAGE}", *names[:index])
+    assert stages()[""] == ("vigia", []), "the default target"
 
 
-def test_the_image_runs_as_an_unprivileged_user() -> None:
-    words = [word for word, _ in instructions()]
-    assert dict(instructions())["USER"] == "10001:10001"
-    assert words.index("USER") > max(i for i, word in enumerate(words) if word in ("RUN", "COPY"))
+@pytest.mark.parametrize("stage", ["vigia", "slim", "backup"])
+def test_the_image_runs_as_an_unprivileged_user(stage: str) -> None:
+    words = [word for word, _ in image(stage)]
+    assert dict(image(stage))["USER"] == "10001:10001"
+    last = len(words) - 1 - words[::-1].index("USER")
+    assert "RUN" not in words[last:]
 
 
 def test_no_secret_stays_in_a_layer() -> None:
@@ -389,13 +498,14 @@ def healthy(what: str, **environment: str) -> tuple[int, str]:
 
 class Probe(http.server.BaseHTTPRequestHandler):
     status = 200
+    body = b"unwell"
     seen: tuple[str, str | None] = ("", None)
 
     def do_GET(self) -> None:
         Probe.seen = (self.path, self.headers["Host"])
         self.send_response(Probe.status)
         self.end_headers()
-        self.wfile.write(b"unwell")
+        self.wfile.write(Probe.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -416,6 +526,24 @@ def test_web_is_healthy_while_it_is_ready(web: str) -> None:
     Probe.status = 200
     assert healthy("web", PORT=web, ALLOWED_HOSTS="vigia.example.com") == (0, "healthy")
     assert Probe.seen == ("/healthz/ready", "vigia.example.com")
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ('{"database": "ok", "active_models": 0}', 0),
+        ('{"database": "away"}', 1),
+        ("unwell", 1),
+        ("[]", 1),
+        ("null", 1),
+    ],
+)
+def test_web_is_up_with_a_database_and_without_a_version(web: str, body: str, code: int) -> None:
+    Probe.status, Probe.body = 503, body.encode()
+    assert healthy("up", PORT=web)[0] == code
+    assert healthy("web", PORT=web)[0] == 1
+    Probe.status, Probe.body = 200, b"unwell"
+    assert healthy("up", PORT=web) == (0, "healthy")
 
 
 def test_web_is_not_healthy_when_it_is_not_ready(web: str) -> None:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 from rest_framework import serializers
 
 from predictions.serializers import rollouts
@@ -22,7 +23,7 @@ from training.serializers import InstanceSerializer
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
-ROOMS = ("config", "web", "recommender", "predictions", "training", "core", "vigia_ml")
+ROOMS = ("config", "web", "recommender", "predictions", "training", "backups", "core", "vigia_ml")
 
 CODE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9_]+")
@@ -150,14 +151,19 @@ def codes_of_our_serializers() -> dict[str, str]:
     return by_code
 
 
+def codes_of_the_proxy() -> dict[str, str]:
+    text = (ROOT / "docker" / "proxy" / "Caddyfile").read_text(encoding="utf-8")
+    return dict.fromkeys(re.findall(r'"code": "(\w+)"', text), "Caddyfile")
+
+
 def test_every_error_code_is_explained() -> None:
     explained = table_words(DOCS / "errors.md", CODE)
-    missing = {**codes_of_our_serializers(), **codes_in_code()}
+    missing = {**codes_of_our_serializers(), **codes_in_code(), **codes_of_the_proxy()}
     assert not {code: place for code, place in missing.items() if code not in explained}, "not in errors.md"
 
 
 def test_every_explained_error_code_exists() -> None:
-    known = codes_in_code() | codes_of_our_serializers()
+    known = codes_in_code() | codes_of_our_serializers() | codes_of_the_proxy()
     assert not set(table_words(DOCS / "errors.md", CODE)) - set(known), (
         "errors.md explains codes that do not exist"
     )
@@ -217,7 +223,12 @@ def variables_of(tree: ast.AST) -> Iterator[str]:
 
 @cache
 def variables_in_code() -> frozenset[str]:
-    names = {name for _, tree in sources(*ROOMS, "local", "docker") for name in variables_of(tree)}
+    names = {
+        name
+        for path, tree in sources(*ROOMS, "local", "docker")
+        if "check" not in path.parts  # variables of the container check, which no operator sets
+        for name in variables_of(tree)
+    }
     names |= {
         name
         for _, tree in sources("core/env.py")
@@ -229,12 +240,13 @@ def variables_in_code() -> frozenset[str]:
     procfile = (ROOT / "Procfile").read_text(encoding="utf-8")
     names |= set(re.findall(r"\$\{([A-Z_]+)", procfile))
     names = {name for name in names if name.removesuffix("_FILE") == name or name[:-5] not in names}
-    # Not for operators: Vigía itself sets both.
-    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY"})
+    # Not for operators: Vigía itself sets them.
+    return frozenset(names - {"DJANGO_SETTINGS_MODULE", "ORT_DISABLE_TELEMETRY", "BACKUP_CALLED_FROM"})
 
 
 def test_every_environment_variable_is_in_the_operators_table() -> None:
     documented = set(table_words(DOCS / "operating.md", VARIABLE, under="Environment variables"))
+    documented |= set(table_words(DOCS / "deploying" / "backups.md", VARIABLE))
     read = variables_in_code()
     assert sorted(read - documented) == [], "not in docs/operating.md"
     assert sorted(documented - read) == [], "docs/operating.md names unused variables"
@@ -243,9 +255,15 @@ def test_every_environment_variable_is_in_the_operators_table() -> None:
 def test_every_variable_of_the_compose_file_is_documented() -> None:
     page = DOCS / "operating.md"
     documented = set(table_words(page, VARIABLE))
+    documented |= set(table_words(DOCS / "deploying" / "backups.md", VARIABLE))
     text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    used = set(re.findall(r"\$\{([A-Z_]+)|environment: ([A-Z_]+)\}", text))
-    used = {name for names in used for name in names if name}
+    slim = (ROOT / "docker" / "compose.slim.yml").read_text(encoding="utf-8")
+    used = set(re.findall(r"\$\{([A-Z_]+)", text + slim))
+    # Variables without a value: passed on from .env.
+    services = yaml.safe_load(text)["services"].values()
+    for service in services:
+        for passed in (service.get("environment", {}), service.get("build", {}).get("args", {})):
+            used |= {name for name, value in passed.items() if value is None}
     inside = {"WORKER_CONCURRENCY"}
     assert not used - documented - inside
     own = set(table_words(page, VARIABLE, under="Variables of the compose file alone"))

@@ -159,8 +159,16 @@ def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
 
 
 def check_libraries(version: ModelVersion) -> None:
-    """Raises `ArtifactError` if the version was trained with another scikit-learn than this process runs."""
-    trained_with, here = version.libraries.get("scikit-learn"), library_version("scikit-learn")
+    """Raises `ArtifactError` if the version was trained with another scikit-learn than this process runs, or
+    if this process has none."""
+    try:
+        here = library_version("scikit-learn")
+    except PackageNotFoundError:
+        raise ArtifactError(
+            f"{version} needs scikit-learn, which this image does not have: activate a compiled version, or "
+            "run web from the full image"
+        ) from None
+    trained_with = version.libraries.get("scikit-learn")
     if trained_with != here:
         raise ArtifactError(
             f"{version} was trained with scikit-learn {trained_with}, this process runs {here}: "
@@ -170,8 +178,13 @@ def check_libraries(version: ModelVersion) -> None:
 
 def _check_libraries_of_engine(version: ModelVersion) -> None:
     """Checks the libraries as `check_libraries` does, if the engine depends on them."""
-    if version.engine != COMPILED and not engines.stands_alone(version.engine):
+    if needs_scikit_learn(version):
         check_libraries(version)
+
+
+def needs_scikit_learn(version: ModelVersion) -> bool:
+    """Returns whether the engine that serves the version is a pickle of scikit-learn."""
+    return version.engine != COMPILED and not engines.stands_alone(version.engine)
 
 
 def store_dataset(written: Written) -> None:

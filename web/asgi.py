@@ -20,6 +20,7 @@ from web.wsgi import application as django_application  # isort: skip - sets Dja
 
 from django.conf import settings
 
+from core import background
 from predictions.log import writer as prediction_log
 from web import fast_path
 from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
@@ -161,6 +162,10 @@ class Application:
         self._thread = threading.get_ident()
         self.django = DjangoThreads(django_application, loop, threads, self.limits)
         self._give_up_task = loop.create_task(self._give_up())
+
+    def stop(self) -> None:
+        """Ends the waits for jobs, because the server stops."""
+        background.stopping.set()
 
     def close(self) -> None:
         self._give_up_task.cancel()

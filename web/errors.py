@@ -46,6 +46,7 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (domain.ArtifactError, 503),
     (domain.StoreUnavailable, 503),
     (LogUnavailable, 503),
+    (domain.NeedsFullImage, 501),
     (VigiaError, 400),
 ]
 # InternalError: a standby that was not promoted yet refuses to write.

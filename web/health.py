@@ -15,6 +15,7 @@ from typing import Final
 
 from django.db import connection
 
+from core.database import restores
 from core.errors import StoreUnavailable
 from training import artifacts
 from training.jobs import heartbeats
@@ -27,7 +28,7 @@ DEADLINE_SECONDS: Final = 2.0
 """How long a report waits for probes."""
 WATCH_SECONDS: Final = 15.0
 NEVER: Final = float("-inf")
-CHECKS: Final = ("database", "models", "store", "broker", *heartbeats.ROLES)
+CHECKS: Final = ("database", "models", "store", "broker", *heartbeats.ROLES, heartbeats.BACKUP)
 
 Problems = dict[str, str]
 """Messages by check; a check without a problem has no entry. Messages are public, so they name no address and
@@ -117,6 +118,8 @@ def _check_database() -> Problems:
     global _active  # noqa: PLW0603 - one per process, by its nature
     rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
     _active = list(rows.values_list("pk", flat=True))
+    if restores.unfinished():
+        return {"database": restores.MESSAGE}
     return heartbeats.silent()
 
 

@@ -7,7 +7,7 @@ subclass changes only these things:
 - A head, a body and the reading of an answer must end in time (`Limits`), and a head has a limit in bytes.
 - After a refusal the server closes its side for writing, and reads for a while what the client still sends.
 - The next request of a pipeline waits until its client has read the previous answer.
-- A stopping server answers requests that arrive within `STOP_SECONDS`, with ``Connection: close``.
+- A stopping server answers requests that arrive within `drain_seconds`, with ``Connection: close``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from web.limits import DISCARDED_BYTES, HEAD_BYTES, Limits
 
-STOP_SECONDS: Final = 2.0
-"""Seconds in which a stopping server still answers requests on idle connections."""
 _STATUS_LINES: Final = {
     each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus
 }
@@ -157,6 +155,7 @@ class WebProtocol(HttpToolsProtocol):
     active : the request that is being answered; `cycle` is the request that was read last.
     waits_for : IDLE, HEAD or BODY. expires : loop time at which that wait ends.
     lingers : whether the connection has ended, and the server only discards what the client still sends.
+    drain_seconds : seconds for which an idle connection stays open once the server stops.
     written : bytes of responses passed to the transport.
     """
 
@@ -177,6 +176,7 @@ class WebProtocol(HttpToolsProtocol):
         self.unreadable = 0  # status of the error response that follows the answers under way
         self.unread_since = 0.0
         self.read_before = 0
+        self.drain_seconds = 0.0
 
     # -- connection --------------------------------------------------------------------------------
 
@@ -208,11 +208,14 @@ class WebProtocol(HttpToolsProtocol):
         return True
 
     def shutdown(self) -> None:
+        """Ends the connection with the next answer whose headers can say so, or after `drain_seconds`."""
         self.stopping = True
         if self.cycle is not None and (self.active is not None or self.waits_for_reader):
-            self.cycle.keep_alive = False
-        elif not self.lingers:
-            self.expires = min(self.expires, self.now() + STOP_SECONDS)
+            # A client whose answer has begun without ``Connection: close`` may send another request.
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = False
+        elif not self.lingers and self.waits_for == IDLE:
+            self.expires = min(self.expires, self.now() + self.drain_seconds)
 
     # -- limits ------------------------------------------------------------------------------------
 
@@ -252,7 +255,7 @@ class WebProtocol(HttpToolsProtocol):
         elif self.waits_for == HEAD:
             self.expires = now + self.limits.head
         else:
-            self.expires = now + (STOP_SECONDS if self.stopping else self.timeout_keep_alive)
+            self.expires = now + (self.drain_seconds if self.stopping else self.timeout_keep_alive)
 
     def wants_body(self, cycle: Cycle) -> None:
         """The application waits for more of the body."""

@@ -19,7 +19,17 @@ busy."""
 
 # All workers share this memory, because gunicorn forks them from a process that has imported this module. A
 # slot holds two doubles: when its worker was last seen (monotonic seconds), and its number of connections.
-_shared = memoryview(mmap.mmap(-1, SLOTS * 16)).cast("d")
+# The last double says whether another master has the listening sockets, too.
+_shared = memoryview(mmap.mmap(-1, SLOTS * 16 + 8)).cast("d")
+
+
+def add_master() -> None:
+    """Records that gunicorn starts another master with the same sockets (SIGUSR2)."""
+    _shared[2 * SLOTS] = 1.0
+
+
+def has_another_master() -> bool:
+    return bool(_shared[2 * SLOTS])
 
 
 class Share:

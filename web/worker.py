@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 from gunicorn.arbiter import Arbiter
 
-from web import light_imports
+from web import backlog, light_imports
 
 with light_imports.replaced(
     {"uvicorn.main": light_imports.module("uvicorn.main", main=None, run=None, Server=None)}
@@ -26,7 +27,7 @@ with light_imports.replaced(
 
 from web.limits import ALL_UNREAD_BYTES
 from web.protocol import WebProtocol
-from web.sharing import PATIENCE, Share
+from web.sharing import PATIENCE, Share, has_another_master
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +61,24 @@ class Listener:
         if server.share.should_defer(time.monotonic(), server.connections):
             self._pause(PATIENCE)
             return
-        server.make_room()
         try:
-            client, _ = self._socket.accept()
+            self._accept_one()
         except OSError as error:
             if error.errno in NO_FILES:
                 log.error("no connection can be accepted: %s", error)
                 self._pause(NO_FILES_SECONDS)
             return  # the client has gone, or another process was quicker
+        server.share.show(time.monotonic(), server.connections)
+
+    def _accept_one(self) -> None:
+        server = self._server
+        server.make_room()
+        client, _ = self._socket.accept()
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opening = self._loop.create_task(self._open(client))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
-        server.share.show(time.monotonic(), server.connections)
 
     async def _open(self, client: socket.socket) -> None:
         server = self._server
@@ -86,14 +91,28 @@ class Listener:
         finally:
             server.opening -= 1
 
-    def close(self) -> None:
+    async def drain(self, *, is_last: bool) -> None:
+        """Closes the socket. `is_last`: accepts its backlog first, because no later process will."""
         if self._later is None:
             self._loop.remove_reader(self._socket)
         else:
             self._later.cancel()
+        if is_last:
+            backlog.drop_handshakes(self._socket)
+            self._accept_all()
+            await asyncio.sleep(backlog.HANDSHAKE_SECONDS)
+            self._accept_all()
+        self._socket.close()
+        await asyncio.gather(*self._opening)
 
-    async def wait_closed(self) -> None:
-        """Returns at once; uvicorn awaits this method of asyncio's servers."""
+    def _accept_all(self) -> None:
+        while True:
+            try:
+                self._accept_one()
+            except ConnectionAbortedError:
+                continue
+            except OSError:  # the backlog is empty
+                return
 
 
 class WebServer(Server):
@@ -101,14 +120,16 @@ class WebServer(Server):
 
     Parameters
     ----------
-    share : see `web.sharing`. most : largest number of connections of this process.
+    share : see `web.sharing`. most : largest number of connections of this process. drain : seconds for which
+        idle connections stay open once the server stops.
     """
 
-    def __init__(self, config: Any, share: Share, most: int) -> None:
+    def __init__(self, config: Any, share: Share, most: int, drain: float) -> None:
         super().__init__(config)
         self.share = share
         self.opening = 0
-        self._most = most
+        self._most, self._drain = most, drain
+        self._master = os.getppid()
         self._checks: asyncio.Task[None] | None = None
 
     @property
@@ -116,19 +137,37 @@ class WebServer(Server):
         return len(self.server_state.connections) + self.opening
 
     def protocol(self) -> WebProtocol:
-        return WebProtocol(self.config, self.server_state, {})
+        protocol = WebProtocol(self.config, self.server_state, {})
+        protocol.drain_seconds = self._drain
+        return protocol
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self.servers: list[Any] = [Listener(self, sock) for sock in sockets or []]
+        self.servers: list[Any] = []  # uvicorn would close them without their backlogs
+        for sock in sockets or []:
+            sock.listen(self.config.backlog)  # again for every process: the socket is shared
+        self._listeners = [Listener(self, sock) for sock in sockets or []]
         self.share.show(time.monotonic(), 0)
         self._checks = asyncio.get_running_loop().create_task(self._check())
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.share.withdraw()
+        stop = getattr(self.config.app, "stop", None)
+        if stop is not None:
+            stop()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if not self.force_exit:
+            await self._drain_listeners(sockets or [])
         await super().shutdown(sockets)
         if self._checks is not None:
             self._checks.cancel()
+
+    async def _drain_listeners(self, sockets: list[socket.socket]) -> None:
+        """Stops accepting. gunicorn closes its own sockets before it stops the workers, but not before it
+        replaces them, or after it has started a new master (SIGUSR2)."""
+        stays_open = has_another_master() or any(backlog.is_open_in(self._master, sock) for sock in sockets)
+        await asyncio.gather(*(each.drain(is_last=not stays_open) for each in self._listeners))
 
     def make_room(self) -> None:
         """Ends the connection that has waited longest for its client, if the process is at its limit."""
@@ -144,7 +183,9 @@ class WebServer(Server):
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            if not self.should_exit:
+            if self.should_exit:
+                await self.config.callback_notify()  # gunicorn kills a silent worker
+            else:
                 self.share.show(time.monotonic(), self.connections)
             now = loop.time()
             try:
@@ -173,6 +214,12 @@ class WebServer(Server):
 
 
 class WebWorker(UvicornWorker):
+    """Attributes
+    ----------
+    drain_seconds : see `WebServer`; config/gunicorn.py sets it.
+    """
+
+    drain_seconds: int = 0
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": WebProtocol,
@@ -189,9 +236,12 @@ class WebWorker(UvicornWorker):
         start = getattr(self.wsgi, "start", None)
         if start is not None:
             start(asyncio.get_running_loop(), self.cfg.threads)
-        # The rest of gunicorn's time is for the log (`worker_exit`).
-        self.config.timeout_graceful_shutdown = max(1, int(self.cfg.graceful_timeout * 0.75))
-        server = WebServer(self.config, Share(self.age), self.cfg.worker_connections)
+        # The rest of gunicorn's time is for the log (`worker_exit`). A request may arrive late in the drain.
+        drain = self.drain_seconds
+        self.config.timeout_graceful_shutdown = int(
+            drain + max(1, (self.cfg.graceful_timeout - drain) * 0.75)
+        )
+        server = WebServer(self.config, Share(self.age), self.cfg.worker_connections, drain)
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)

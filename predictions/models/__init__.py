@@ -10,7 +10,7 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 """
 
 from predictions.models.locks import Lock
-from predictions.models.log import JSONText, Prediction, RemovedMonth, decoded
+from predictions.models.log import Erasure, JSONText, Prediction, RemovedMonth, decoded
 from predictions.models.outcomes import Outcome
 from predictions.models.replays_and_shadows import Replay, ShadowAnswer, ShadowTally
 from predictions.models.reviews import DriftFinding, DriftReview, Verdict
@@ -21,6 +21,7 @@ __all__ = [
     "ChangedHour",
     "DriftFinding",
     "DriftReview",
+    "Erasure",
     "JSONText",
     "Lock",
     "Outcome",

@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 from django.conf import settings
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from core.uuid7 import time_of
@@ -112,3 +114,36 @@ class RemovedMonth(models.Model):
 
     def __str__(self) -> str:
         return f"{self.start:%Y-%m}"
+
+
+class Erasure(models.Model):
+    """The record of something that was erased, so that a restored backup erases it again.
+
+    Triggers insert it in the transaction that erases; it holds no data of a person.
+
+    reference : id of the row; digest of a key; first day of a month. moment : a time that tells the row from
+    another one with the same id, which the database can give again after a restore.
+    """
+
+    class Kind(models.TextChoices):
+        PREDICTION = "prediction"
+        OUTCOME = "outcome"
+        INTERACTION = "interaction"
+        MONTH = "month", "month of the log"
+        KEY = "key", "client key"
+        USER_DELETED = "user_deleted"
+        USER_DEACTIVATED = "user_deactivated"
+        USER_ACTIVATED = "user_activated"
+
+    id = models.UUIDField(primary_key=True, db_default=RandomUUID(), editable=False)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    reference = models.CharField(max_length=200)
+    moment = models.DateTimeField(null=True)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["at", "id"]
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.reference}"

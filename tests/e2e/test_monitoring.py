@@ -83,7 +83,11 @@ class Prometheus:
         config = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
         config["global"] |= {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
+        # Docker's DNS and Alertmanager are those of the compose file; docker/check.sh tries both.
+        del config["alerting"]
+        config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in targets]
         for job in config["scrape_configs"]:
+            del job["dns_sd_configs"]
             job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
             job["authorization"]["credentials_file"] = str(token)
         self.config = directory / "prometheus.yml"

@@ -14,6 +14,9 @@ from training.models import Heartbeat
 ROLES: Final = ("worker", "housekeeping", "beat")
 EXPECTED_SECONDS: Final = 30.0
 """A live process writes a heartbeat at least this often."""
+BACKUP: Final = "backup"
+"""Role of the service that makes backups, which sends a heartbeat while they succeed in time."""
+BACKUP_SECONDS: Final = 300.0
 FORGOTTEN_SECONDS: Final = 3600.0
 """A process that has been silent for this long counts as removed."""
 TASK: Final = "task"
@@ -55,13 +58,17 @@ def begin_if_overdue(task: str, seconds: float) -> bool:
 
 def silent() -> dict[str, str]:
     """Returns a message for each role whose processes are silent or missing."""
-    ages: dict[str, dict[str, float]] = {role: {} for role in ROLES}
+    ages: dict[str, dict[str, float]] = {role: {} for role in (*ROLES, BACKUP)}
     with connection.cursor() as cursor:
         cursor.execute(_AGES)
         for role, name, age in cursor.fetchall():
             if role in ages:
                 ages[role][name] = age
     messages = {}
+    # Not every installation has this service; one that has had it should miss it.
+    backup = min(ages.pop(BACKUP).values(), default=0.0)
+    if backup > BACKUP_SECONDS:
+        messages[BACKUP] = f"backups have not been in order for {backup:.0f} s: see the log of backup"
     for role, by_name in ages.items():
         alive = [age for age in by_name.values() if age <= EXPECTED_SECONDS]
         late = [age for age in by_name.values() if EXPECTED_SECONDS < age <= FORGOTTEN_SECONDS]

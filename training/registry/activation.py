@@ -43,11 +43,12 @@ def activate(
     GateNotPassed : lists the failed checks. `override` prevents it, unless the version cannot answer.
     SecondPerson : the model requires a second approver, and `by` requested the version's training run.
         Superusers are not exempt.
-    ArtifactError, ArtifactPruned : the version could not be served after the switch.
+    NotCompiled, ArtifactError, ArtifactPruned : the version could not be served after the switch.
     """
     reason = reason.strip()
     if not reason:
         raise Conflict("an activation needs a reason", code="reason_missing")
+    answers_check.require_served(version)
     # An artifact that does not load must not become active. Loading takes time and its result cannot change,
     # so it comes before the lock.
     artifacts.load(version)

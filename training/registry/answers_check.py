@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from django.conf import settings
 from django.utils.module_loading import import_string
 
-from core.errors import GateNotPassed
+from core.errors import GateNotPassed, NotCompiled
+from training import artifacts
 from training.models import ModelVersion
 from vigia_ml.schema import Column, InvalidRows, Value
 
@@ -110,6 +112,20 @@ def cannot_answer(version: ModelVersion) -> str:
     """Returns the message of the failed check ``answers`` of a version; empty when the version can answer."""
     checks = version.gate.get("checks", ())
     return next((each["message"] for each in checks if each["name"] == ANSWERS and not each["passed"]), "")
+
+
+def refused_by_installation(version: ModelVersion) -> bool:
+    """Returns whether only scikit-learn can serve the version and the installation has COMPILED_ONLY."""
+    return settings.COMPILED_ONLY and artifacts.needs_scikit_learn(version)
+
+
+def require_served(version: ModelVersion) -> None:
+    """Raises `NotCompiled` for a version that this installation refuses to serve."""
+    if refused_by_installation(version):
+        raise NotCompiled(
+            f"scikit-learn serves {version}, and this installation serves compiled versions only "
+            f"(COMPILED_ONLY): {version.engine_reason}"
+        )
 
 
 def require_gate(version: ModelVersion, *, override: bool) -> bool:

@@ -52,12 +52,13 @@ def start(
         active; the version's schema rejects rows that the active version's schema accepts.
     GateNotPassed : a canary did not pass its gate and there is no override; lists the failed checks.
     SecondPerson : the model requires a second approver, and `by` requested the canary's training run.
-    ArtifactError : the version cannot be loaded. ArtifactPruned : its artifact was pruned.
+    NotCompiled, ArtifactError : the version cannot be loaded. ArtifactPruned : its artifact was pruned.
     """
     reason = _reason(reason)
     _check_percent(kind, percent)
     if kind == Kind.SHADOW:
         providers.require_rows(version.registered_model, "shadows")
+    answers_check.require_served(version)
     # Loading takes time and its result cannot change, so it comes before the lock.
     artifacts.load(version)
     with transaction.atomic():

@@ -232,6 +232,8 @@ def _activate_by_policy(
         return "" if passed else "the version did not pass its gate"
     if held_back and not by_request and policy == RegisteredModel.Policy.IF_BETTER:
         return held_back
+    if answers_check.refused_by_installation(version):
+        return "not activated: it is not compiled, and COMPILED_ONLY is set"
     version.registered_model = model  # the locked row
     if permissions.needs_another(version, run.requested_by):
         return "waits for a second approver to activate it"

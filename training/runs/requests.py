@@ -14,7 +14,7 @@ from core.errors import AlreadyTrained, Conflict, NoSearchSpace
 from training import artifacts, catalogue, providers
 from training.jobs import leases
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.runs import parquet_process, row_sources
+from training.runs import parquet_process, row_sources, uploads
 
 MOST_TRIALS: Final = 1_000
 """Largest number of combinations of hyper-parameters that one search may try."""
@@ -94,8 +94,11 @@ def require_declared(model: RegisteredModel) -> None:
 def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
     """Raises `AlreadyTrained` when the active version's dataset holds every row of the source.
 
-    The run checks again when it begins, because another version may be active then.
+    The run checks again when it begins, because another version may be active then. It alone checks if this
+    process cannot read files of rows.
     """
+    if not uploads.can_store():
+        return
     active = model.active_version
     if active is None:
         return

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from django.contrib.auth.models import User
 from django.db import transaction
 
+from core.errors import NeedsFullImage
 from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
 from training.runs import parquet_process
@@ -34,13 +36,29 @@ def declared_schema(model: RegisteredModel) -> DatasetSchema:
     return catalogue.get(model.name).schema
 
 
+def can_store() -> bool:
+    """Returns whether this process can read and write files of rows: the slim image cannot."""
+    return find_spec("pyarrow") is not None
+
+
+def require_store() -> None:
+    """Raises `NeedsFullImage` where no rows can be stored."""
+    if not can_store():
+        raise NeedsFullImage(
+            "cannot store training rows",
+            "run `manage.py load_dataset MODEL FILE --train` in a worker's container, train on outcomes, or "
+            "run web from the full image",
+        )
+
+
 def from_instances(model: RegisteredModel, rows: Iterable[object], *, by: User | None) -> Dataset:
     """Stores training rows from decoded JSON objects; all of them or none.
 
     Raises
     ------
-    InvalidRows : lists every fault.
+    InvalidRows : lists every fault. NeedsFullImage : see `require_store`.
     """
+    require_store()
     schema = declared_schema(model)
     good = valid_instances(schema, rows)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
@@ -75,7 +93,9 @@ def from_csv(
     Raises
     ------
     InvalidRows : the header does not match, or there are bad rows and no `refused`.
+    NeedsFullImage : see `require_store`.
     """
+    require_store()
     schema = declared_schema(model)
     reader = CsvReader(stream, schema, with_target=True, told=dialect, skip_unlabelled=skip_unlabelled)
     counts = _RowCounts(csv.writer(refused) if refused is not None else None)

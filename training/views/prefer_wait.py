@@ -12,6 +12,7 @@ from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from core.background import stopping
 from training.models import Job
 
 # A waiting request holds a thread of the process, and most threads must stay free for predictions.
@@ -55,7 +56,8 @@ class JobResponse(Response):
 def _wait(job: Job, seconds: int) -> Job:
     deadline, pause = time.monotonic() + seconds, 0.1
     while not job.is_finished and time.monotonic() < deadline:
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+        if stopping.wait(min(pause, max(0.0, deadline - time.monotonic()))):
+            break  # the answer is the job as it is
         pause = min(pause * 1.5, 1.0)
         job = type(job)._default_manager.get(pk=job.pk)
     return job

@@ -10,8 +10,8 @@ from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
+from django.urls import resolve
 from rest_framework.authentication import SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
@@ -24,8 +24,7 @@ from web.authentication import KeyAuthentication
 
 logger = logging.getLogger(__name__)
 
-SCRAPER: Final = "scraper"
-"""The value of `request.auth` for a request with METRICS_TOKEN."""
+PATH: Final = "/metrics"
 
 
 def is_scraper(authorization: str) -> bool:
@@ -36,23 +35,30 @@ def is_scraper(authorization: str) -> bool:
     return hmac.compare_digest(token.strip().encode(), settings.METRICS_TOKEN.encode())
 
 
-class ScraperAuthentication(KeyAuthentication):
-    """Accepts METRICS_TOKEN instead of a client key, for this route alone and without the database."""
+class AnswerScrapers:
+    """Middleware that answers `GET /metrics` with METRICS_TOKEN, without the database.
 
-    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
-        if is_scraper(request.headers.get("Authorization", "")):
-            return AnonymousUser(), SCRAPER
-        return super().authenticate(request)
+    It precedes the checks of the host name and the redirect to HTTPS: Prometheus asks each container by its
+    address, which ALLOWED_HOSTS cannot name. A page of another site cannot send the token.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        scrape = request.method == "GET" and request.path_info == PATH
+        if scrape and is_scraper(request.headers.get("Authorization", "")):
+            request.resolver_match = resolve(PATH)  # names the route in vigia_requests_total
+            return _exposition(request.headers.get("Accept", ""))
+        return self.get_response(request)
 
 
 class MayReadMetrics(BasePermission):
-    """Allows METRICS_TOKEN, and users who may read the log of every model: metrics cover all models."""
+    """Allows users who may read the log of every model: metrics cover all models."""
 
     message = "/metrics needs METRICS_TOKEN, or the right 'read_log' for every model"
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        if request.auth == SCRAPER:
-            return True
         if not request.user.is_authenticated:
             return False
         allowed = permissions.allowed_models(request.user, "read_log").values("pk")
@@ -60,9 +66,9 @@ class MayReadMetrics(BasePermission):
 
 
 class MetricsView(APIView):
-    """Returns all metrics in OpenMetrics or Prometheus' text format."""
+    """Returns all metrics in OpenMetrics or Prometheus' text format, to keys and sessions."""
 
-    authentication_classes = [ScraperAuthentication, SessionAuthentication]
+    authentication_classes = [KeyAuthentication, SessionAuthentication]
     permission_classes = [MayReadMetrics]
     renderer_classes = [JSONRenderer]  # for errors
     throttle_classes = []
@@ -72,10 +78,14 @@ class MetricsView(APIView):
         return JSONRenderer(), "application/json"  # `get` negotiates Prometheus' formats itself
 
     def get(self, request: Request) -> HttpResponse:
-        from web.metrics import exposition
+        return _exposition(request.headers.get("Accept", ""))
 
-        body, kind = exposition.render_all(request.headers.get("Accept", ""))
-        return HttpResponse(body, content_type=kind, headers={"Cache-Control": "no-store"})
+
+def _exposition(accept: str) -> HttpResponse:
+    from web.metrics import exposition
+
+    body, kind = exposition.render_all(accept)
+    return HttpResponse(body, content_type=kind, headers={"Cache-Control": "no-store"})
 
 
 # -- the worker's own ----------------------------------------------------------------------------------

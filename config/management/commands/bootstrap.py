@@ -15,13 +15,15 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
 from django.utils import timezone
 from knox.models import AuthToken
 
-from config import first_versions
+from config import first_versions, welcome
 from core import env
+from core.database import restores
+from core.version import VERSION
 from predictions.log import partitions
 from training import providers
 from training.access import client_keys
@@ -49,12 +51,22 @@ class Command(BaseCommand):
             metavar="FILE",
             help="file to create as soon as web processes can start, which is before the first trainings",
         )
+        parser.add_argument(
+            "--compose",
+            action="store_true",
+            help="the compose file runs this: collect no static files, print no secret",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         first_versions.stop_when_told()
+        if restores.unfinished():
+            raise CommandError(restores.MESSAGE)
         with self._step("database migrated"):
             call_command("migrate", verbosity=0)
             partitions.ensure(timezone.now(), settings.PARTITIONS_AHEAD)
+        # `./upgrade` reads the file: the version that it starts from.
+        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        (settings.VAR_DIR / "version").write_text(f"{VERSION}\n", encoding="utf-8")
         rows = lookup.sync_catalogue()
         if options["nothing_else_runs"]:
             interrupted = first_versions.requeue_interrupted()
@@ -65,16 +77,20 @@ class Command(BaseCommand):
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
             first_versions.import_training_modules()
-        tasks.append(partial(self._prepare_web, options["web_may_start"]))
+        if not options["compose"]:  # the image holds its static files
+            tasks.append(partial(self._prepare_web, options["web_may_start"]))
         tasks += [first_versions.FirstVersion(row, self._say, self._complain).train for row in missing]
         if not options["no_accounts"]:
-            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
             tasks.append(self._create_accounts)
         first_versions.run_parallel(tasks)
         self._profile_active()
         unusable = self._unusable()
-        if not options["no_accounts"]:
-            write_private(settings.VAR_DIR / "welcome.txt", self._welcome(*self._create_accounts(), unusable))
+        if options["compose"]:
+            self._write_public_welcome(unusable)
+        elif not options["no_accounts"]:
+            accounts = self._create_accounts()
+            text = welcome.local(settings.VAR_DIR, *accounts, unusable, _first_to_try(unusable))
+            write_private(settings.VAR_DIR / "welcome.txt", text)
 
     def _prepare_web(self, announcement: Path | None) -> None:
         """Collects the static files, for which web looks once; then announces that web may start."""
@@ -151,31 +167,15 @@ class Command(BaseCommand):
         write_private(file, key)
         return key
 
-    def _welcome(self, password: str, key: str, unusable: dict[int, str]) -> str:
-        address = f"http://127.0.0.1:{os.environ.get('PORT', '8000')}"
-        lines = [
-            "",
-            f"Vigía is up{', DEGRADED' if unusable else ''}: {address}/",
-            *(f"  CANNOT ANSWER  {reason}" for reason in unusable.values()),
-            f"  admin          {address}/admin/   user admin, password {password}",
-            f"  browsable API  {address}/api/v1/models/   (log in through the admin)",
-            f"  movies         {address}/movies/   (the same login)",
-            f"  documentation  {address}/api/docs/",
-            f"  client key     {settings.VAR_DIR / 'client-key'}   (every right; keep it secret)",
-        ]
-        first = _active_versions_of_rows().exclude(pk__in=unusable).order_by("registered_model__name")
-        version = first.filter(registered_model__name="churn").first() or first.first()
-        if version is not None:
-            body = json.dumps(version.dataset_schema.example, ensure_ascii=False).replace("'", "'\\''")
-            lines += [
-                "",
-                "A first prediction:",
-                "",
-                f"curl -s {address}/api/v1/models/{version.registered_model.name}/predictions/ \\",
-                f"  -H 'Authorization: Token {key}' -H 'Content-Type: application/json' \\",
-                f"  -d '{body}'",
-            ]
-        return "\n".join([*lines, "", "Ctrl-C stops everything.", ""])
+    def _write_public_welcome(self, unusable: dict[int, str]) -> None:
+        """Writes the text that the proxy prints: it runs as another user and mounts this directory alone."""
+        public = settings.VAR_DIR / "public"
+        public.mkdir(exist_ok=True)
+        public.chmod(0o755)
+        text = public / "welcome.txt"
+        content = welcome.compose(settings.VAR_DIR, unusable, _first_to_try(unusable))
+        text.write_text(content, encoding="utf-8")
+        text.chmod(0o644)
 
 
 def static_sources() -> str:
@@ -190,6 +190,12 @@ def _active_versions_of_rows() -> QuerySet[ModelVersion, ModelVersion]:
     provided = [provider.name for provider in providers.every()]
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
     return active.exclude(registered_model__name__in=provided)
+
+
+def _first_to_try(unusable: dict[int, str]) -> ModelVersion | None:
+    """Returns the version of the welcome text's prediction; None without a usable version."""
+    usable = _active_versions_of_rows().exclude(pk__in=unusable).order_by("registered_model__name")
+    return usable.filter(registered_model__name="churn").first() or usable.first()
 
 
 def write_private(path: Path, text: str) -> None:

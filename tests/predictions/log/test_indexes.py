@@ -24,7 +24,7 @@ INSERT = (
     f"INSERT INTO predictions_prediction (id, {COLUMNS}) "
     f"SELECT %s::uuid, {COLUMNS} FROM predictions_prediction LIMIT 1"
 )
-migration: Any = importlib.import_module("predictions.migrations.0014_ascending_indexes")
+migration: Any = importlib.import_module("predictions.migrations.0015_ascending_indexes")
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

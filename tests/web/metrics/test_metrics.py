@@ -93,7 +93,22 @@ def test_metrics_need_a_key_or_the_token(settings: Any) -> None:
 def test_the_token_is_valid_for_metrics_only(scraper: APIClient) -> None:
     assert scraper.get("/metrics").status_code == 200
     assert_error(scraper.get("/api/v1/models/"), 401, "bad_key")
-    assert_error(scraper.post("/metrics"), 405, "method_not_allowed")
+    assert_error(scraper.post("/metrics"), 401, "bad_key")
+
+
+@pytest.mark.django_db
+def test_the_token_is_valid_at_every_address_of_a_container(scraper: APIClient, settings: Any) -> None:
+    """Prometheus asks each container of web by its address, over plain HTTP."""
+    settings.ALLOWED_HOSTS = ["vigia.example.com"]
+    settings.SECURE_SSL_REDIRECT = True
+    settings.SECURE_REDIRECT_EXEMPT = []
+    counted = {"route": "/metrics", "method": "GET", "status": "200"}
+    before = value(scraped(scraper), "vigia_requests_total", **counted) or 0
+    answer = scraper.get("/metrics", headers={"Host": "172.20.0.7:8000"})
+    assert answer.status_code == 200
+    assert value(scraped(scraper), "vigia_requests_total", **counted) == before + 2
+    scraper.credentials()
+    assert scraper.get("/metrics", headers={"Host": "172.20.0.7:8000"}).status_code == 400
 
 
 def test_a_key_needs_the_right_to_read_the_log_of_every_model(churn: ModelVersion, api: APIClient) -> None:

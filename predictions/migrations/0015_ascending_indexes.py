@@ -84,5 +84,5 @@ def build_all(order):
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("predictions", "0013_wording")]
+    dependencies = [("predictions", "0014_erasures")]
     operations = [migrations.RunPython(build_all("ASC"), build_all("DESC"))]

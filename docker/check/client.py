@@ -1,0 +1,234 @@
+"""A client of the published port, for docker/check.sh: python client.py ADDRESS WHAT [ARGUMENTS].
+
+predict          asks every model and the movie recommender, and finds every answer in the log
+retrain MODEL    trains from the active version's rows, waits for the end, activates the version and asks it
+login            logs into the admin with its form, as a browser does, and out again
+probe SECONDS    asks one model again and again; prints the numbers of answers and of failures
+monitoring PROMETHEUS ALERTMANAGER GRAFANA TARGETS
+                 waits until that many targets are up; reads rules and dashboards, these only with a PASSWORD
+
+The client key is in the variable KEY, the password of the user admin in PASSWORD. Exit code 1 and a message:
+a wrong answer. Only the standard library: it runs in a container, from standard input.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.cookiejar
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+TRAINING_SECONDS = 180
+MODELS = {"bikes", "cars", "cars_v3", "churn", "houses"}
+"""Models for which the first start trains a version, besides the movie recommender."""
+
+
+class Unexpected(Exception):
+    """An answer that fails the check."""
+
+
+class Client:
+    def __init__(self, address: str) -> None:
+        self.address = address.rstrip("/")
+        self.headers = {"Authorization": f"Token {os.environ['KEY']}"}
+
+    def ask(self, method: str, path: str, body: Any = None, *, expected: tuple[int, ...] = (200,)) -> Any:
+        """Returns the JSON of an answer.
+
+        Raises
+        ------
+        Unexpected : the answer has another status.
+        """
+        request = urllib.request.Request(self.address + path, method=method, headers=self.headers)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                status, text = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, text = error.code, error.read()
+        if status not in expected:
+            raise Unexpected(f"{method} {path}: {status} {text[:500]!r}; expected {expected}")
+        return json.loads(text)
+
+    def predict(self, model: str) -> Any:
+        """Returns the answer of one model to its example row."""
+        if model == "movies":
+            return self.ask("POST", "/api/v1/recommendations/", {"movie_id": 1, "top_n": 3})
+        example = self.ask("GET", f"/api/v1/models/{model}/")["example"]
+        return self.ask("POST", f"/api/v1/models/{model}/predictions/", example)
+
+
+def predict(client: Client) -> None:
+    rows = client.ask("GET", "/api/v1/models/")
+    names = {row["name"] for row in rows}
+    if missing := (MODELS | {"movies"}) - names:
+        raise Unexpected(f"models are missing: {sorted(missing)}")
+    for name in sorted(names):
+        answer = client.predict(name)
+        if name == "movies":
+            if len(answer["recommendations"]) != 3:
+                raise Unexpected(f"movies: {answer}")
+            identifier = answer["id"]
+        else:
+            (row,) = answer["predictions"]
+            if row["prediction"] is None or row["warnings"]:
+                raise Unexpected(f"{name}: {answer}")
+            identifier = row["id"]
+        logged = client.ask("GET", f"/api/v1/predictions/{identifier}/")
+        if logged["version"] != answer["version"] or logged["model"] != name:
+            raise Unexpected(f"{name}: answered {answer}, logged {logged}")
+        print(f"{name} {answer['version']}", end="  ")
+    print()
+
+
+def retrain(client: Client, model: str) -> None:
+    before = client.ask("GET", f"/api/v1/models/{model}/active/")["version"]
+    runs = f"/api/v1/models/{model}/training-runs/"
+    run = client.ask("POST", runs, {}, expected=(202,))
+    until = time.monotonic() + TRAINING_SECONDS
+    while run["status"] in ("queued", "running") and time.monotonic() < until:
+        time.sleep(0.5)
+        run = client.ask("GET", f"{runs}{run['id']}/")
+    if run["status"] != "succeeded":
+        raise Unexpected(f"training run: {json.dumps(run)[:2000]}")
+    version = run["version"]
+    if not run["activated"]:
+        activate = f"/api/v1/models/{model}/versions/{version}/activate/"
+        client.ask("POST", activate, {"reason": "container check", "override": True}, expected=(200, 201))
+    answered = client.predict(model)["version"]
+    if version <= before or answered != version:
+        raise Unexpected(f"{model}: {before} before, {version} trained, {answered} answers")
+    print(f"{model} {before} → {version}")
+
+
+def login(address: str) -> None:
+    """Sends the form of the login page with its hidden fields, as a browser does."""
+    cookies = http.cookiejar.CookieJar()
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(cookies))
+
+    def page(path: str, form: dict[str, str] | None = None) -> tuple[int, str, str]:
+        request = urllib.request.Request(address + path)
+        if form is not None:
+            request.data = urllib.parse.urlencode(form).encode()
+            request.add_header("Origin", address)
+            request.add_header("Referer", address + path)
+        try:
+            with browser.open(request, timeout=30) as answer:
+                return answer.status, answer.url, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.url, error.read().decode()
+
+    def hidden(text: str) -> dict[str, str]:
+        fields = re.findall(r'<input[^>]+type="hidden"[^>]*>', text)
+        pairs = [(re.search(r'name="([^"]*)"', tag), re.search(r'value="([^"]*)"', tag)) for tag in fields]
+        return {name[1]: value[1] if value else "" for name, value in pairs if name}
+
+    path = "/admin/login/?next=/admin/"
+    status, _, text = page(path)
+    fields = hidden(text)
+    if status != 200 or not fields.get("csrfmiddlewaretoken"):
+        raise Unexpected(f"login page: {status}, hidden fields {sorted(fields)}")
+    user = {"username": "admin", "password": os.environ["PASSWORD"]}
+    refused, _, _ = page(path, user)
+    if refused != 403:
+        raise Unexpected(f"a form without its CSRF token: {refused}; expected 403")
+    _, url, text = page(path, {**fields, **user, "password": "not the password"})
+    if "/admin/login/" not in url:
+        raise Unexpected(f"a wrong password leads to {url}")
+    status, url, text = page(path, {**hidden(text), **user})
+    if status != 200 or url != f"{address}/admin/":
+        raise Unexpected(f"the right password leads to {status} {url}")
+    status, url, text = page("/admin/training/modelversion/")
+    if status != 200 or "login" in url:
+        raise Unexpected(f"the page of versions: {status} {url}")
+    status, _, _ = page("/admin/logout/", {"csrfmiddlewaretoken": hidden(text)["csrfmiddlewaretoken"]})
+    _, url, _ = page("/admin/")
+    if status != 200 or "/admin/login/" not in url:
+        raise Unexpected(f"after the logout ({status}) the admin leads to {url}")
+    print("logged in and out")
+
+
+def probe(client: Client, seconds: float) -> None:
+    """Asks five times a second."""
+    body = client.ask("GET", "/api/v1/models/cars/")["example"]
+    started = time.monotonic()
+    answered, refused = 0, 0
+    while time.monotonic() < started + seconds:
+        try:
+            client.ask("POST", "/api/v1/models/cars/predictions/", body)
+        except (OSError, Unexpected):
+            refused += 1
+        else:
+            answered += 1
+        time.sleep(0.2)
+    print(f"{answered} answers, {refused} failures")
+
+
+def monitoring(prometheus: str, alertmanager: str, grafana: str, expected: int) -> None:
+    def read(address: str, path: str, **headers: str) -> Any:
+        request = urllib.request.Request(address + path, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or "null")
+
+    until = time.monotonic() + 60
+    while True:
+        targets = read(prometheus, "/api/v1/targets?state=active")["data"]["activeTargets"]
+        down = [target for target in targets if target["health"] != "up"]
+        if len(targets) == expected and not down:
+            break
+        if time.monotonic() > until:
+            shown = [(target["scrapeUrl"], target["health"], target["lastError"]) for target in targets]
+            raise Unexpected(f"{expected} targets are to be up; after 60 s: {shown}")
+        time.sleep(1)
+    rules = [rule for group in read(prometheus, "/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
+    if len(rules) < 10 or (ill := [rule for rule in rules if rule["health"] == "err"]):
+        raise Unexpected(f"{len(rules)} rules; with errors: {ill if rules else ''}")
+    if len(read(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"]) != 1:
+        raise Unexpected("Prometheus knows no Alertmanager")
+    if read(alertmanager, "/api/v2/status")["config"]["original"] == "":
+        raise Unexpected("Alertmanager has no configuration")
+    counted = read(prometheus, "/api/v1/query?query=sum(vigia_predictions_total)")["data"]["result"]
+    if not counted or float(counted[0]["value"][1]) < 1:
+        raise Unexpected(f"Prometheus has counted no prediction: {counted}")
+    boards = "Grafana not asked"
+    if password := os.environ["PASSWORD"]:
+        login = base64.b64encode(f"admin:{password}".encode()).decode()
+        found = read(grafana, "/api/search?type=dash-db", Authorization=f"Basic {login}")
+        if not found:
+            raise Unexpected("Grafana has no dashboard")
+        boards = f"{len(found)} dashboards"
+    print(f"{len(targets)} targets, {len(rules)} rules, {boards}")
+
+
+def main(address: str, what: str, *arguments: str) -> int:
+    try:
+        match what:
+            case "predict":
+                predict(Client(address))
+            case "retrain":
+                retrain(Client(address), *arguments)
+            case "login":
+                login(address)
+            case "monitoring":
+                monitoring(*arguments[:3], int(arguments[3]))
+            case "probe":
+                probe(Client(address), float(arguments[0]))
+            case _:
+                raise Unexpected(f"unknown: {what}")
+    except (Unexpected, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
