@@ -1,22 +1,28 @@
 """Memory of every process under a mixed load: `make soak MINUTES=10`.
 
-A temporary Vigía answers predictions of one row and of a thousand, reads its log as JSON and as CSV, shows
-pages of the admin, reviews drift and trains again, all concurrently and at a steady pace. Every few seconds
-the command records the resident memory of each process. It fails if a web process grows by more than 5 %
-after its second minute.
+A temporary Vigía answers predictions of one row and of a thousand, of every model, as JSON and as CSV, reads
+its lists and its log as JSON and as CSV, shows pages of the API and of the admin (a browser follows their
+links), takes outcomes, reviews drift and trains again, all concurrently and at a steady pace. Every few
+seconds the command records the resident memory of each process. It fails if a web process grows by more than
+5 % after its second minute, or ends above 200 MiB.
 
 MINUTES (10) sets the duration. BENCH_WRITE=0 prints without writing, BENCH_KEEP=1 keeps logs and data.
 """
 
 from __future__ import annotations
 
+import csv
+import html
 import http.client
 import http.cookiejar
+import io
 import json
 import os
+import random
 import re
 import threading
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
@@ -34,20 +40,25 @@ BEGIN, END = "<!-- soak:begin -->", "<!-- soak:end -->"
 PICTURE = ROOT / "docs" / "images" / "soak.svg"
 SETTLED_MINUTES = 2.0
 ALLOWED = 1.05
+ALLOWED_MIB = 200.0
 SAMPLE_SECONDS = 5.0
 KEPT_SECONDS = 5.0  # the server closes a connection after 15 idle seconds
 MIB = 2**20
 CHURN = "/api/v1/models/churn"
+LOG = f"{CHURN}/predictions/"
 PASSWORD = "soak-soak-soak"  # noqa: S105 - of a temporary service on loopback
 PEOPLE = (
     "from django.contrib.auth.models import User; "
     f"User.objects.create_superuser('soak', password='{PASSWORD}')"
 )
-PAGES = (
-    "/admin/", "/admin/predictions/prediction/", "/admin/training/modelversion/",
-    "/admin/training/activation/",
-    "/admin/training/trainingrun/", "/admin/predictions/driftreview/", "/admin/training/dataset/",
+PAGES = ("/admin/", "/admin/predictions/prediction/", "/admin/training/modelversion/", "/api/v1/", LOG)
+LISTS = (
+    "/api/v1/models/", f"{CHURN}/versions/", f"{CHURN}/training-runs/",
+    f"{CHURN}/quality/", f"{CHURN}/drift/reviews/", f"{CHURN}/rollouts/", "/api/v1/movies/",
 )  # fmt: skip
+LINK = re.compile(r'href="(/(?:admin|api)/[^"#]*)"')
+LINKS_FROM = 40
+"""Links of a page that the browser may follow next."""
 
 
 @dataclass
@@ -87,8 +98,11 @@ class Soak:
         self.samples.setdefault("housekeeping", []).append((minutes, held_bytes / MIB))
 
 
-def requester(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -> Callable[[], int]:
-    """Returns a function that sends the next request over one connection and returns the status."""
+def requester(
+    vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]], content_type: str = "application/json"
+) -> Callable[[], int]:
+    """Returns a function that sends the next request over one connection and returns the status. Bytes are
+    sent as they are, other bodies as JSON."""
     connection, turn = http.client.HTTPConnection(HOST, vigia.service.port, timeout=60), iter(range(10**9))
     used_at = time.monotonic()
 
@@ -98,8 +112,8 @@ def requester(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -
             connection.close()  # the next request opens it again
         used_at = time.monotonic()
         path, body = bodies[next(turn) % len(bodies)]
-        headers = {"Authorization": vigia.service.key, "Content-Type": "application/json"}
-        sent = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": vigia.service.key, "Content-Type": content_type}
+        sent = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         try:
             connection.request(method, path, sent, headers)
             answer = connection.getresponse()
@@ -112,8 +126,9 @@ def requester(vigia: Vigia, method: str, bodies: Sequence[tuple[str, object]]) -
     return ask
 
 
-def browser(vigia: Vigia) -> Callable[[], int]:
-    """Logs in; returns a function that opens the next page and returns the status."""
+def browser(vigia: Vigia, seed: int) -> Callable[[], int]:
+    """Logs in; returns a function that opens the next page and returns the status. Every second page is a
+    link of an earlier one."""
     jar = http.cookiejar.CookieJar()
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
     address = f"http://{HOST}:{vigia.service.port}"
@@ -124,14 +139,43 @@ def browser(vigia: Vigia) -> Callable[[], int]:
     fields = {"csrfmiddlewaretoken": token[1], "username": "soak", "password": PASSWORD, "next": "/admin/"}
     body = urllib.parse.urlencode(fields).encode()
     opener.open(urllib.request.Request(f"{address}/admin/login/", body), timeout=60).read()  # noqa: S310
-    turn = iter(range(10**9))
+    turn, draw, links = iter(range(10**9)), random.Random(seed), list(PAGES)  # noqa: S311
 
     def ask() -> int:
-        with opener.open(f"{address}{PAGES[next(turn) % len(PAGES)]}", timeout=60) as answer:
-            answer.read()
-            return int(answer.status)
+        place = next(turn)
+        path = PAGES[place // 2 % len(PAGES)] if place % 2 else draw.choice(links)
+        asked = urllib.request.Request(f"{address}{path}", headers={"Accept": "text/html"})  # noqa: S310
+        try:
+            with opener.open(asked, timeout=60) as answer:
+                found = sorted(set(LINK.findall(answer.read().decode())))
+                status = int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        links[:] = [html.unescape(each) for each in draw.sample(found, min(LINKS_FROM, len(found)))]
+        links.extend(PAGES)
+        return status
 
     return ask
+
+
+def as_csv(rows: Sequence[samples.Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def examples(vigia: Vigia) -> list[tuple[str, object]]:
+    """Returns a path and a valid body for predictions of every model."""
+    with urllib.request.urlopen(f"http://{HOST}:{vigia.service.port}/api/schema/?format=json") as answer:
+        paths = json.load(answer)["paths"]
+    found: list[tuple[str, object]] = []
+    for path, methods in paths.items():
+        if re.fullmatch(r"/api/v1/models/\w+/predictions/", path) and "post" in methods:
+            found.append((path, methods["post"]["requestBody"]["content"]["application/json"]["example"]))
+    return found
 
 
 def load(soak: Soak, bodies: Bodies) -> list[threading.Thread]:
@@ -140,19 +184,32 @@ def load(soak: Soak, bodies: Bodies) -> list[threading.Thread]:
     vigia.manage("shell", "-c", PEOPLE)
     rows, labels = samples.churn()
     more = [{**row, "churn": label} for row, label in zip(rows[:200], labels[:200], strict=True)]
-    predict, log = f"{CHURN}/predictions/", f"{CHURN}/predictions/?limit=1000"
-    one = [(predict, row) for row in bodies.one]
+    log = f"{LOG}?limit=1000"
+    one = [(LOG, row) for row in bodies.one]
+    many = [(LOG, each) for each in bodies.many]
+    sheets = [(LOG, as_csv(each)) for each in bodies.many]
+    outcomes = [
+        (
+            f"{CHURN}/outcomes/",
+            [{"key": f"soak-{batch}-{row}", "actual": True} for row in range(1000)],
+        )
+        for batch in range(200)
+    ]
+    lists = [(path, None) for path in (*LISTS, f"{CHURN}/outcomes/?limit=1000")]
+    movies = [("/api/v1/recommendations/", {"movie_id": each, "top_n": 20}) for each in range(1, 40)]
     kinds: list[tuple[str, float, Callable[[], int]]] = [
         *[("one row", 0.01, requester(vigia, "POST", one)) for _ in range(4)],
-        ("1,000 rows", 0.5, requester(vigia, "POST", [(predict, many) for many in bodies.many])),
+        ("one row of every model", 0.1, requester(vigia, "POST", examples(vigia))),
+        ("recommendation", 0.1, requester(vigia, "POST", movies)),
+        ("1,000 rows", 0.5, requester(vigia, "POST", many)),
+        ("1,000 rows as CSV", 2.0, requester(vigia, "POST", sheets, "text/csv")),
+        ("1,000 outcomes", 5.0, requester(vigia, "POST", outcomes)),
         *[("log as CSV", 0.5, requester(vigia, "GET", [(f"{log}&format=csv", None)])) for _ in range(2)],
-        ("log as JSON", 0.5, requester(vigia, "GET", [(log, None), (f"{CHURN}/outcomes/", None)])),
-        (
-            "drift review",
-            2.0,
-            requester(vigia, "GET", [(f"{CHURN}/drift/", None), (f"{CHURN}/versions/", None)]),
-        ),
-        ("admin page", 0.1, browser(vigia)),
+        *[("log as JSON", 0.5, requester(vigia, "GET", [(log, None)])) for _ in range(2)],
+        ("list", 0.2, requester(vigia, "GET", lists)),
+        ("evaluation", 5.0, requester(vigia, "POST", [(f"{CHURN}/evaluations/", {"instances": more})])),
+        ("drift review", 2.0, requester(vigia, "GET", [(f"{CHURN}/drift/", None)])),
+        *[("page", 0.2, browser(vigia, seed)) for seed in range(2)],
         ("training run", 60.0, requester(vigia, "POST", [(f"{CHURN}/training-runs/", {"instances": more})])),
     ]
     return [soak.repeat(*kind) for kind in kinds]
@@ -246,6 +303,10 @@ def main() -> int:
         grown = {name: growth(held) for name, held in soak.samples.items() if name.startswith("web")}
         if max(grown.values()) > ALLOWED:
             say(f"A web process grew by more than {ALLOWED - 1:.0%} after its second minute: {grown}")
+            return 1
+        most = max(mib for name in grown for _, mib in soak.samples[name])
+        if most > ALLOWED_MIB:
+            say(f"A web process had {most:.0f} MiB; at most {ALLOWED_MIB:.0f} are allowed")
             return 1
         return 0
 

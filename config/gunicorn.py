@@ -42,6 +42,9 @@ if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK):  # noqa: S108
     worker_tmp_dir = "/dev/shm"  # noqa: S108
 
 
+TRIM_SECONDS = 10.0  # a trim takes a millisecond, without the interpreter's lock
+
+
 def on_starting(server: Any) -> None:
     """Empties the directory in which the processes write their numbers for /metrics."""
     from core.metrics import multiprocess_dir
@@ -82,6 +85,7 @@ def post_worker_init(worker: Any) -> None:
     import gc
     import threading
 
+    from core.background import PeriodicThread
     from training.serving import engine_cache
     from web.metrics import exporter
 
@@ -93,6 +97,7 @@ def post_worker_init(worker: Any) -> None:
     _keep_the_heap_small()
 
     threading.Thread(target=engine_cache.warm_up, name="warm-up", daemon=True).start()
+    PeriodicThread(engine_cache.trim_heap, every=TRIM_SECONDS, name="trim")
     exporter.start()
 
 

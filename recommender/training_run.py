@@ -26,7 +26,7 @@ from training.providers import BuildResult, Remade, Report
 from training.runs import uploads
 from vigia_ml.declaration import Gate
 from vigia_ml.evaluation.metrics import Check, check_gate
-from vigia_ml.fitting.parquet import Written
+from vigia_ml.fitting.dataset_file import Written
 
 PIECE: Final = 5_000
 LAYOUT: Final = hashlib.sha256(str(catalogue_snapshot.SCHEMA).encode()).hexdigest()

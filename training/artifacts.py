@@ -37,7 +37,7 @@ from vigia_ml import engines
 if TYPE_CHECKING:
     from training.models import Dataset, ModelVersion
     from vigia_ml.engines.sklearn import SklearnEngine
-    from vigia_ml.fitting.parquet import Written
+    from vigia_ml.fitting.dataset_file import Written
 
 log = logging.getLogger(__name__)
 

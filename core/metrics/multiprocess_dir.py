@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -52,10 +53,16 @@ def role() -> Role | None:
 
 
 def process_ended(pid: int) -> None:
-    """Drops the gauges of an ended process; its counters stay."""
+    """Drops the gauges of an ended process; its counters stay.
+
+    Their files get a name without the process id: a later process with the same id would go on counting in
+    them, and take what they hold for its own (`predictions.latency` writes that to the database).
+    """
     from prometheus_client import multiprocess
 
     multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    for file in Path(os.environ[VARIABLE]).glob(f"*_{pid}.db"):
+        file.rename(file.with_name(f"{file.stem}-{time.time_ns()}.db"))
 
 
 def files(*roles: Role) -> list[str]:

@@ -15,6 +15,7 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from predictions.admin.changelist import PERIOD, LogChangeList
 from predictions.admin.filters import BeforeParameter, ClientFilter, PeriodParameter, WarningsFilter
 from predictions.log import csv_export, search
+from predictions.log.queries import LogPage
 from predictions.models import Prediction
 from predictions.outcomes import recording
 from predictions.serializers.predictions import PredictionDetailSerializer, PredictionSerializer
@@ -83,9 +84,9 @@ class PredictionAdmin(PositionAdmin):
 
     @admin.action(description="Export selected as CSV")
     def export_selected(self, request: HttpRequest, queryset: Rows) -> StreamingHttpResponse:
-        rows = list(queryset.select_related("registered_model")[:LONGEST_EXPORT])
+        page = LogPage.of(queryset.order_by("-id"), LONGEST_EXPORT)
         headers = {"Content-Disposition": 'attachment; filename="predictions.csv"'}
-        return csv_export.streamed(rows, PredictionSerializer().to_representation, headers)
+        return csv_export.streamed(page, PredictionSerializer().to_representation, headers)
 
     # -- one row -----------------------------------------------------------------------------------
 

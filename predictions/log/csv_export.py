@@ -13,7 +13,9 @@ import regex
 from django.http import StreamingHttpResponse
 from rest_framework.renderers import BaseRenderer
 
+from predictions.log.queries import LogPage
 from predictions.models import Prediction
+from predictions.models.log import input_names
 
 # Spreadsheets skip invisible characters: white space, control and format characters, fillers.
 _BEFORE_TEXT: Final = regex.compile(r"[\s\p{Z}\p{C}\p{Default_Ignorable_Code_Point}\u2800]*+")
@@ -54,19 +56,19 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def streamed(
-    rows: Sequence[Prediction], show: Callable[[Prediction], Mapping[str, Any]], headers: Mapping[str, str]
+    page: LogPage, show: Callable[[Prediction], Mapping[str, Any]], headers: Mapping[str, str]
 ) -> StreamingHttpResponse:
-    """Returns a response that writes rows of the log as CSV while it is sent.
+    """Returns a response that reads rows of the log, and writes them as CSV, while it is sent.
 
     Parameters
     ----------
     show : returns the fields of a row as the log shows them.
     """
-    names = FIXED if any(row.probability is not None for row in rows) else _WITHOUT_PROBABILITY
-    versions = {row.version_id: row for row in reversed(rows)}
-    ordered = dict.fromkeys(row.version_id for row in rows)
-    inputs = list(dict.fromkeys(name for version in ordered for name in versions[version].inputs))
-    pieces = _pieces(map(show, rows), names if rows else (), inputs)
+    names = FIXED if page.has_probability else _WITHOUT_PROBABILITY
+    inputs = list(
+        dict.fromkeys(name for each in page.version_ids for name in input_names(page.versions[each]))
+    )
+    pieces = _pieces(map(show, page), names if page.version_ids else (), inputs)
     return StreamingHttpResponse(pieces, content_type="text/csv; charset=utf-8", headers=headers)
 
 

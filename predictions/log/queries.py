@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from django.db.models import Max, Q
+from django.db.models import BooleanField, ExpressionWrapper, Max, Q, QuerySet
 
 from core.uuid7 import lowest_at
 from predictions.models import Outcome, Prediction
-from training.models import RegisteredModel, sharing_versions
+from training.models import ModelVersion, RegisteredModel, sharing_versions, small_versions
 
 PAGE = 100
 LARGEST_PAGE = 1_000
+PIECE = 100
+"""Rows of the log that an answer holds in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,67 @@ class LogQuery:
     limit: int = PAGE
 
 
-def page(model: RegisteredModel, query: LogQuery) -> tuple[list[Prediction], uuid.UUID | None]:
-    """Returns (rows, cursor of the next page or None)."""
-    rows = Prediction.objects.filter(registered_model=model).prefetch_related(*sharing_versions("version"))
+Head = tuple[uuid.UUID, int, bool]
+"""The id of a row, its version, and whether it has a probability."""
+
+
+class LogPage:
+    """The rows of one page, newest first. Iterating a large page reads it in pieces of `PIECE` rows,
+    so that it is never in memory as a whole.
+
+    Attributes
+    ----------
+    version_ids : versions of the rows, in order of their first row. cursor : of the next page, or None.
+    has_probability : whether any row has a probability.
+    """
+
+    def __init__(self, heads: Sequence[Head], *, cursor: uuid.UUID | None) -> None:
+        self.version_ids = list(dict.fromkeys(version for _, version, _ in heads))
+        self.has_probability = any(has for *_, has in heads)
+        self.cursor = cursor
+        self._ids = [identifier for identifier, *_ in heads]
+
+    @classmethod
+    def of(cls, rows: QuerySet[Prediction, Prediction], limit: int) -> LogPage:
+        """Returns the first `limit` rows; the query must be in the log's order."""
+        has_probability = ExpressionWrapper(Q(probability__isnull=False), BooleanField())
+        heads: list[Head] = list(rows.values_list("id", "version_id", has_probability)[: limit + 1])
+        more, heads = len(heads) > limit, heads[:limit]
+        return cls(heads, cursor=heads[-1][0] if more else None)
+
+    @cached_property
+    def versions(self) -> dict[int, ModelVersion]:
+        """Versions by id; the rows share them."""
+        return small_versions().in_bulk(self.version_ids)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        for start in range(0, len(self._ids), PIECE):
+            for row in Prediction.objects.filter(pk__in=self._ids[start : start + PIECE]).order_by("-id"):
+                row.version = self.versions[row.version_id]
+                row.registered_model = row.version.registered_model
+                yield row
+
+
+class SmallPage(LogPage):
+    """A page whose rows are in memory."""
+
+    def __init__(self, rows: Sequence[Prediction], *, cursor: uuid.UUID | None = None) -> None:
+        super().__init__(
+            [(row.pk, row.version_id, row.probability is not None) for row in rows], cursor=cursor
+        )
+        self._rows = rows
+
+    @cached_property
+    def versions(self) -> dict[int, ModelVersion]:
+        return {row.version_id: row.version for row in self._rows}
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self._rows)
+
+
+def page(model: RegisteredModel, query: LogQuery) -> LogPage:
+    """Returns a page of a model's log."""
+    rows = Prediction.objects.filter(registered_model=model)
     if query.since is not None:
         rows = rows.filter(id__gte=lowest_at(query.since))
     if query.until is not None:
@@ -40,16 +101,18 @@ def page(model: RegisteredModel, query: LogQuery) -> tuple[list[Prediction], uui
         rows = rows.filter(version_id__in=model.versions.filter(number=query.version).values_list("pk")[:1])
     if query.key is not None:
         if "\x00" in query.key:
-            return [], None
+            return SmallPage([])
         rows = rows.filter(key=query.key)
     if query.before is not None:
         rows = rows.filter(id__lt=query.before)
-    shown = list(rows.order_by("-id")[: query.limit + 1])
-    more = len(shown) > query.limit
-    shown = shown[: query.limit]
-    for row in shown:
-        row.registered_model = model
-    return shown, shown[-1].id if more else None
+    rows = rows.order_by("-id")
+    if query.limit <= PIECE:
+        shown = list(rows.prefetch_related(*sharing_versions("version"))[: query.limit + 1])
+        more, shown = len(shown) > query.limit, shown[: query.limit]
+        for row in shown:
+            row.registered_model = model
+        return SmallPage(shown, cursor=shown[-1].pk if more else None)
+    return LogPage.of(rows, query.limit)
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:
@@ -87,7 +150,7 @@ def outcomes_page(
     The newest of several outcomes of one prediction is current, and so is the newest of several outcomes
     that wait under one key.
     """
-    rows = Outcome.objects.filter(registered_model=model).select_related("client")
+    rows = Outcome.objects.filter(registered_model=model).prefetch_related("client")
     if query.since is not None:
         rows = rows.filter(received_at__gte=query.since)
     if query.until is not None:

@@ -100,9 +100,12 @@ class Statement(NamedTuple):
 
     def _cells(self, values: list[bytes | None], group: Sequence[LogRows]) -> Parameters:
         for rows in group:
-            columns = (rows.predictions, rows.probabilities or repeat(None), rows.keys or repeat(None))
-            warnings = rows.warnings or repeat(NO_WARNINGS)
-            for cells in zip(rows.ids, rows.inputs.split(b"\n"), *columns, warnings, strict=False):
+            inputs = rows.inputs.split(b"\n")
+            inputs.pop()  # behind the last newline
+            absent: list[None] = [None] * len(rows)
+            columns = (rows.predictions, rows.probabilities or absent, rows.keys or absent)
+            warnings = rows.warnings or [NO_WARNINGS] * len(rows)
+            for cells in zip(rows.ids, inputs, *columns, warnings, strict=True):
                 values += rows.origin
                 values += cells
         values += _NO_ROW * (self.size - len(values) // len(_TYPES))

@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 
 GROUP_ROWS: Final = 512
 """Rows per statement, unless one request has more: a small request must not wait for many large ones."""
+GROUP_BYTES: Final = 2**22
+"""Bytes of inputs per statement, unless one request has more."""
+LOOP_BYTES: Final = 2**18
+"""The same for a statement of the event loop, which answers no other client while it writes one."""
 GATHER_TURNS: Final = 4
 """Turns of the event loop between a result and the next group. A turn does not sleep; requests that the loop
 reads meanwhile join the group. At 16 connections this saves a third of PostgreSQL's time for a row."""
@@ -237,7 +241,7 @@ class Writer:
         large = self.waiting_rows >= COLUMNS_FROM_ROWS
         free = self._loop is not None and not (large or self._is_busy or self._closing)
         if free and self._handed_over is None and self._writing.acquire(blocking=False):
-            group = self._take(COLUMNS_FROM_ROWS - 1)
+            group = self._take(COLUMNS_FROM_ROWS - 1, LOOP_BYTES)
             self._in_loop = InLoop(group, time.monotonic() + LOOP_SECONDS)
             return self._in_loop
         self._wake_thread()
@@ -342,13 +346,18 @@ class Writer:
                     group, finish = self._take(), None
             self._write(group, finish)
 
-    def _take(self, most_rows: int = GROUP_ROWS) -> list[Entry]:
+    def _take(self, most_rows: int = GROUP_ROWS, most_bytes: int = GROUP_BYTES) -> list[Entry]:
         """Returns the next group: entries in order, all of one generation."""
         first = self._queue.popleft()
-        group, rows = [first], len(first.rows)
+        group, rows, size = [first], len(first.rows), len(first.rows.inputs)
         while self._queue:
             following = self._queue[0]
-            if following.generation != first.generation or rows + len(following.rows) > most_rows:
+            size += len(following.rows.inputs)
+            if (
+                following.generation != first.generation
+                or rows + len(following.rows) > most_rows
+                or size > most_bytes
+            ):
                 break
             rows += len(following.rows)
             group.append(self._queue.popleft())

@@ -20,6 +20,15 @@ from training.models import ModelVersion, RegisteredModel
 _NAMES: dict[int, tuple[str, ...]] = {}
 
 
+def input_names(version: ModelVersion) -> tuple[str, ...]:
+    """Returns the names of a version's inputs in the order of `Prediction.cells`."""
+    names = _NAMES.get(version.pk)
+    if names is None:
+        names = tuple(column["name"] for column in version.schema["columns"])
+        _NAMES[version.pk] = names  # a version's schema never changes
+    return names
+
+
 def decoded(texts: Iterable[str]) -> list[Any]:
     """Returns JSON values, decoded as one array, which is faster than one by one."""
     values: list[Any] = msgspec.json.decode(f"[{','.join(texts)}]")
@@ -74,10 +83,7 @@ class Prediction(models.Model):
     @property
     def inputs(self) -> dict[str, Any]:
         """The inputs by column name. All rows of a version share one look-up of the names."""
-        names = _NAMES.get(self.version_id)
-        if names is None:
-            names = tuple(column["name"] for column in self.version.schema["columns"])
-            _NAMES[self.version_id] = names  # a version's schema never changes
+        names = _NAMES.get(self.version_id) or input_names(self.version)
         return dict(zip(names, self.cells, strict=True))
 
     @property

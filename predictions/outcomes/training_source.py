@@ -26,7 +26,8 @@ from vigia_ml.schema import DatasetSchema, Fault, Instance, InvalidRows
 from vigia_ml.schema.faults import REPORTED_FAULTS
 
 if TYPE_CHECKING:
-    from vigia_ml.fitting.parquet import DatasetWriter, Written
+    from vigia_ml.fitting.dataset_file import Written
+    from vigia_ml.fitting.parquet import DatasetWriter
 
 
 def check(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from django.http.response import HttpResponseBase
 from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
@@ -115,7 +116,7 @@ class OutcomesView(ModelView):
     parser_classes = [StrictJSONParser, CSVParser]
 
     @extend_schema(operation_id="list_outcomes", parameters=LIST_FILTERS, responses=OutcomePageSerializer)
-    def get(self, request: Request, model: str) -> Response:
+    def get(self, request: Request, model: str) -> HttpResponseBase:
         query = queries.OutcomeQuery(
             since=datetime_param(request, "since"),
             until=datetime_param(request, "until"),
@@ -125,11 +126,12 @@ class OutcomesView(ModelView):
             limit=page_size(request),
         )
         rows, cursor = queries.outcomes_page(self.model, query)
-        shown = []
         for row, current in rows:
             row.holds = current  # type: ignore[attr-defined]
-            shown.append(ListedOutcomeSerializer(row).data)
-        return self.page(request, "outcomes", shown, reverse("outcomes", args=[self.model.name]), cursor)
+        show, shown = ListedOutcomeSerializer().to_representation, [row for row, _ in rows]
+        return self.page(
+            request, "outcomes", shown, show, reverse("outcomes", args=[self.model.name]), cursor
+        )
 
     @extend_schema(
         operation_id="give_outcomes",

@@ -38,6 +38,7 @@ from training.views.base import (
     datetime_param,
     following_page,
     int_param,
+    list_response,
 )
 
 LOG_FILTERS = [
@@ -114,17 +115,14 @@ class PredictionsView(PredictView):
             before=uuid_param(request, "cursor", "come from an earlier page"),
             limit=page_size(request),
         )
-        rows, cursor = queries.page(self.model, query)
-        following = following_page(request, reverse("predictions", args=[self.model.name]), cursor)
+        page = queries.page(self.model, query)
+        following = following_page(request, reverse("predictions", args=[self.model.name]), page.cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
         show = PredictionSerializer().to_representation
         if request.accepted_renderer.format == CSVRenderer.format:
-            return csv_export.streamed(rows, show, headers)
-        body = {"model": self.model.name, "predictions": [show(row) for row in rows], "next": following}
-        response = Response(body, headers=headers)
-        # View, request and response form a cycle; it must not hold a thousand rows until the next collection.
-        response.add_post_render_callback(_drop_data)
-        return response
+            return csv_export.streamed(page, show, headers)
+        fields = {"model": self.model.name, "predictions": None, "next": following}
+        return list_response(request, fields, "predictions", page, show, headers=headers)
 
     @extend_schema(
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS
@@ -143,10 +141,6 @@ class PredictionView(APIView):
         if row is None or not permissions.may(request.user, "read_log", row.registered_model):
             raise NotFound(f"there is no prediction {prediction}")
         return Response(PredictionDetailSerializer(row).data)
-
-
-def _drop_data(response: Response) -> None:
-    response.data = None
 
 
 def _with_inputs(request: Request) -> bool:

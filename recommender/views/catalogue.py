@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from django.http import QueryDict
+from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.request import Request
@@ -70,7 +71,7 @@ class CatalogueView(FormView):
     parser_classes = [StrictJSONParser, FormParser, MultiPartParser]
 
     @extend_schema(operation_id="list_movies", parameters=MOVIE_FILTERS, responses=MoviePageSerializer)
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         parameters = request.query_params
         withdrawn = parameters.get("withdrawn") or "false"
         if withdrawn not in WITHDRAWN:
@@ -85,7 +86,8 @@ class CatalogueView(FormView):
             after=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
-        return self.page(request, "movies", MovieSerializer(rows, many=True).data, reverse("movies"), cursor)
+        show = MovieSerializer().to_representation
+        return self.page(request, "movies", rows, show, reverse("movies"), cursor)
 
     @extend_schema(
         operation_id="add_movie",
@@ -159,15 +161,15 @@ class InteractionsView(FormView):
     @extend_schema(
         operation_id="list_interactions", parameters=INTERACTION_FILTERS, responses=InteractionPageSerializer
     )
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         rows, cursor = recording.page(
             user=request.query_params.get("user") or None,
             movie_id=int_param(request, "movie_id", movie_schema.LARGEST_ID),
             before=int_param(request, "cursor", LARGEST),
             limit=_limit(request),
         )
-        shown = InteractionSerializer(rows, many=True).data
-        return self.page(request, "interactions", shown, reverse("interactions"), cursor)
+        show = InteractionSerializer().to_representation
+        return self.page(request, "interactions", rows, show, reverse("interactions"), cursor)
 
     @extend_schema(
         operation_id="give_interactions",

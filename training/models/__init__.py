@@ -15,6 +15,7 @@ from training.models.versions import (
     PrunedArtifact,
     ReferenceProfile,
     sharing_versions,
+    small_versions,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Rollout",
     "TrainingRun",
     "sharing_versions",
+    "small_versions",
 ]

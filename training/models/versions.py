@@ -166,11 +166,15 @@ class PrunedArtifact(models.Model):
         return f"artifact of {self.version}"
 
 
+def small_versions() -> models.QuerySet[ModelVersion, ModelVersion]:
+    """Returns all versions without `LARGE_COLUMNS`."""
+    return ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
+
+
 def sharing_versions(*names: str) -> list[models.Prefetch[Any, Any, Any]]:
     """Returns prefetches of versions without `LARGE_COLUMNS`, one object for all rows that refer to a
     version.
 
     `select_related` would build a version with all its JSON for every row.
     """
-    versions = ModelVersion.objects.defer(*LARGE_COLUMNS).select_related("registered_model")
-    return [models.Prefetch(name, versions) for name in names]
+    return [models.Prefetch(name, small_versions()) for name in names]

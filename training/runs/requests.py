@@ -14,7 +14,7 @@ from core.errors import AlreadyTrained, Conflict, NoSearchSpace
 from training import artifacts, catalogue, providers
 from training.jobs import leases
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
-from training.runs import row_sources, uploads
+from training.runs import parquet_process, row_sources, uploads
 
 MOST_TRIALS: Final = 1_000
 """Largest number of combinations of hyper-parameters that one search may try."""
@@ -99,18 +99,18 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
     """
     if not uploads.can_store():
         return
-    from vigia_ml.fitting import parquet
-
     active = model.active_version
     if active is None:
         return
-    with artifacts.dataset_file(active.dataset) as path:
-        known = set(parquet.predictions(path).to_pylist())
     rows = 0
-    for page in row_sources.of(source).predictions(model, source) if known else ():
-        if not known.issuperset(page):
-            return
-        rows += len(page)
+    with (
+        artifacts.dataset_file(active.dataset) as path,
+        parquet_process.logged_predictions(path) as known,
+    ):
+        for page in row_sources.of(source).predictions(model, source) if known.any else ():
+            if not known.hold(page):
+                return
+            rows += len(page)
     if rows:
         raise AlreadyTrained(all_known_message(rows, active))
 

@@ -15,7 +15,7 @@ from training.models import RegisteredModel
 from vigia_ml.schema import DatasetSchema, InvalidRows
 
 if TYPE_CHECKING:
-    from vigia_ml.fitting.parquet import Written
+    from vigia_ml.fitting.dataset_file import Written
 
 
 class Source(Protocol):

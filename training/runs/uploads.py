@@ -15,15 +15,16 @@ from django.db import transaction
 from core.errors import NeedsFullImage
 from training import artifacts, catalogue
 from training.models import Dataset, RegisteredModel
+from training.runs import parquet_process
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.csv_reader import Batch, CsvReader
-from vigia_ml.schema.faults import REPORTED_FAULTS
+from vigia_ml.schema.faults import REPORTED_FAULTS, read_all
 
 if TYPE_CHECKING:
     from _csv import Writer
 
-    from vigia_ml.fitting.parquet import Written
+    from vigia_ml.fitting.dataset_file import Written
 
 Progress = Callable[[int], None]
 """Called with the number of rows read so far."""
@@ -57,12 +58,12 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, by: User |
     InvalidRows : lists every fault. NeedsFullImage : see `require_store`.
     """
     require_store()
-    from vigia_ml.fitting import parquet
-
     schema = declared_schema(model)
+    good = read_all(rows, lambda raw: schema.read(raw, with_target=True))
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-        written = parquet.write_instances(Path(directory) / "rows.parquet", schema, rows)
-        return register(model, written, schema.sha256, source="JSON", by=by)
+        with parquet_process.dataset_writer(Path(directory) / "rows.parquet", schema) as writer:
+            writer.write_instances(good, schema.target.name)
+        return register(model, writer.written(), schema.sha256, source="JSON", by=by)
 
 
 def from_csv(
@@ -94,14 +95,12 @@ def from_csv(
     NeedsFullImage : see `require_store`.
     """
     require_store()
-    from vigia_ml.fitting.parquet import DatasetWriter
-
     schema = declared_schema(model)
     reader = CsvReader(stream, schema, with_target=True, told=dialect, skip_unlabelled=skip_unlabelled)
     counts = _RowCounts(csv.writer(refused) if refused is not None else None)
     counts.begin(reader)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
-        with DatasetWriter(Path(directory) / "rows.parquet", schema) as writer:
+        with parquet_process.dataset_writer(Path(directory) / "rows.parquet", schema) as writer:
             for batch in reader.batches():
                 if counts.add(batch):
                     writer.write_columns(batch.columns, batch.keys)

@@ -176,7 +176,7 @@ def _make_room() -> None:
 def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
     engine = artifacts.load(row)
-    _trim_heap()
+    trim_heap()
     _unmap_code()
     schema = row.dataset_schema
     return Served(
@@ -192,8 +192,8 @@ def _load(version_id: int) -> Served:
     )
 
 
-def _trim_heap() -> None:
-    """Returns to the system the memory that the allocator keeps after loading a model.
+def trim_heap() -> None:
+    """Returns to the system the memory that the allocator keeps, after loading a model or large requests.
 
     Otherwise more than half of a forest's memory is such memory.
     """

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db.models import Model, QuerySet
+from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -70,11 +75,20 @@ class ModelView(IdempotentView):
         name = getattr(self, "kwargs", {}).get("model")
         return f"{super().get_view_name()} of {name}" if name else super().get_view_name()
 
-    def page(self, request: Request, name: str, rows: Any, address: str, cursor: object) -> Response:
-        """Returns one page of a list under `name`, with the address of the next page."""
+    def page(
+        self,
+        request: Request,
+        name: str,
+        rows: Iterable[Row],
+        show: Callable[[Row], dict[str, Any]],
+        address: str,
+        cursor: object,
+    ) -> HttpResponseBase:
+        """Returns one page of a list under `name`, with the address of the next page; see `list_response`."""
         following = following_page(request, address, cursor)
         headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        return Response({"model": self.model.name, name: rows, "next": following}, headers=headers)
+        fields = {"model": self.model.name, name: None, "next": following}
+        return list_response(request, fields, name, rows, show, headers=headers)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         body = getattr(self.request, "_full_data", None)
@@ -225,3 +239,52 @@ def following_page(request: Request, address: str, cursor: object) -> str | None
     parameters = request.query_params.copy()
     parameters["cursor"] = str(cursor)
     return f"{request.build_absolute_uri(address)}?{parameters.urlencode()}"
+
+
+def list_response(
+    request: Request,
+    fields: dict[str, Any],
+    name: str,
+    rows: Iterable[Row],
+    show: Callable[[Row], dict[str, Any]],
+    *,
+    headers: Mapping[str, str],
+) -> HttpResponseBase:
+    """Returns a page of rows. Its JSON is written row by row: a thousand rows as objects take ten times the
+    memory of their text.
+
+    Parameters
+    ----------
+    fields : fields of the answer in their order; the one called `name` receives the rows.
+    show : returns the fields of a row.
+    """
+    renderer = request.accepted_renderer
+    is_plain = (
+        isinstance(renderer, JSONRenderer) and renderer.get_indent(request.accepted_media_type, {}) is None
+    )
+    if not is_plain:
+        response = Response(fields | {name: [show(row) for row in rows]}, headers=dict(headers))
+        # View, request and response form a cycle; it must not hold the rows until the next collection.
+        response.add_post_render_callback(_drop_data)
+        return response
+    render: Callable[[object], Any] = renderer.render
+    before, after = (render(part)[1:-1] for part in _around(fields, name))
+    written = io.BytesIO()
+    written.write(b"{%b%b%b:[" % (before, b"," if before else b"", render(name)))
+    for place, row in enumerate(rows):
+        if place:
+            written.write(b",")
+        written.write(render(show(row)))
+    written.write(b"]%b%b}" % (b"," if after else b"", after))
+    return HttpResponse(written.getvalue(), content_type=renderer.media_type, headers=dict(headers))
+
+
+def _around(fields: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fields before and after `name`."""
+    names = list(fields)
+    place = names.index(name)
+    return {each: fields[each] for each in names[:place]}, {each: fields[each] for each in names[place + 1 :]}
+
+
+def _drop_data(response: Response) -> None:
+    response.data = None

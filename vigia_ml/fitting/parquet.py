@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vigia_ml.fitting import frames
+from vigia_ml.fitting.dataset_file import Written
 from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
 from vigia_ml.schema.faults import read_all
 from vigia_ml.schema.row_keys import KEY_FIELD
@@ -30,23 +29,6 @@ _ARROW = {
     "category": pa.string(),
     "text": pa.string(),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A finished Parquet file: its content hash (of the bytes), row count and size in bytes."""
-
-    path: Path
-    sha256: str
-    rows: int
-    size: int
-
-    @classmethod
-    def of(cls, path: Path, rows: int) -> Written:
-        """Hashes and measures a closed file with `rows` rows."""
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(path, digest, rows, path.stat().st_size)
 
 
 class DatasetWriter:

@@ -16,6 +16,7 @@ from django.db.models.signals import post_init
 from django.test import Client
 from rest_framework.test import APIClient
 
+from predictions.log import queries
 from predictions.models import Prediction
 from tests.conftest import Post, Staff
 from training.models import Activation, ModelVersion
@@ -61,6 +62,15 @@ def test_a_page_of_the_log_builds_one_version(logged: ModelVersion, api: APIClie
     with counted_versions() as counts:
         page_of(api, CHURN + query)
     assert counts == {"built": 1, "with_evaluation": 0}
+
+
+@pytest.mark.parametrize("query", ["?limit=30", f"?limit={ROWS}&format=csv", "?limit=25&version=1"])
+def test_a_page_read_in_pieces_has_the_same_bytes(
+    logged: ModelVersion, api: APIClient, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_one = page_of(api, CHURN + query)
+    monkeypatch.setattr(queries, "PIECE", 7)
+    assert page_of(api, CHURN + query) == in_one
 
 
 def test_the_csv_of_the_log_is_streamed_and_equals_the_json(logged: ModelVersion, api: APIClient) -> None:

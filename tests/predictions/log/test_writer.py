@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,28 @@ def test_queued_entries_are_committed_together(writer: Writer, entry: Make) -> N
     assert Prediction.objects.count() == 40
     assert writer.groups <= 2, "what had come before the first was taken, and all that came meanwhile"
     assert writer.waiting_rows == 0
+
+
+def test_a_group_is_limited_by_its_bytes(writer: Writer, entry: Make) -> None:
+    long = b'["%b"]' % (b"x" * 2**19)
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # holds the first group up
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        entries = [entry(changed={"inputs": long}) for _ in range(20)]
+        for each in entries:
+            writer.submit(each)
+        assert not entries[0].wait(0.1)
+    assert all(each.wait(20) and each.error is None for each in entries)
+    assert Prediction.objects.count() == 20
+    assert 3 <= writer.groups <= 5, "ten megabytes in groups of up to four"
+
+
+def test_columns_of_different_lengths_are_not_written(writer: Writer, entry: Make) -> None:
+    made = entry(3)
+    made.rows = replace(made.rows, predictions=made.rows.predictions[:2])
+    [error] = released(writer, made)
+    assert isinstance(error, NotStorable)
+    assert Prediction.objects.count() == 0
 
 
 def test_a_stale_generation_writes_nothing(writer: Writer, entry: Make) -> None:

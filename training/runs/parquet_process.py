@@ -1,0 +1,138 @@
+"""Dataset files, written and read without loading pyarrow: a short-lived process does both.
+
+pyarrow and pandas, which it imports, add 90 MiB to a process. A web process would keep them for its whole
+life after one upload. A process that has loaded pyarrow already works without another process.
+"""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from django.conf import settings
+
+from vigia_ml.fitting.dataset_file import Written
+from vigia_ml.schema import DatasetSchema, Instance
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+PROCESSES: Final = 2
+"""Processes at once; another request waits."""
+COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
+FAILED: Final = "the process for dataset files failed; its error is in the log"
+
+_free = threading.BoundedSemaphore(PROCESSES)
+
+
+class Writer(Protocol):
+    """The part of `vigia_ml.fitting.parquet.DatasetWriter` that writes uploaded rows."""
+
+    rows: int
+
+    def write_columns(self, columns: dict[str, list[Any]], keys: Sequence[str | None]) -> None: ...
+
+    def write_instances(self, instances: Sequence[Instance], target: str) -> None: ...
+
+    def written(self) -> Written: ...
+
+
+def dataset_writer(path: Path, schema: DatasetSchema) -> AbstractContextManager[Writer]:
+    """Returns a writer of a dataset file; `written` is valid after its context has ended."""
+    if "vigia_ml.fitting.parquet" in sys.modules:
+        from vigia_ml.fitting.parquet import DatasetWriter
+
+        return DatasetWriter(path, schema)
+    return _writer(path, schema)
+
+
+@contextmanager
+def logged_predictions(path: Path) -> Iterator[LoggedPredictions]:
+    """Yields the ids of the logged predictions of a dataset file; another process holds them."""
+    with _child("predictions", path) as child:
+        yield LoggedPredictions(child)
+
+
+class LoggedPredictions:
+    """any : whether the file has logged predictions."""
+
+    def __init__(self, child: _Child) -> None:
+        self._child = child
+        self.any: bool = child.reply()
+
+    def hold(self, ids: Sequence[str]) -> bool:
+        """Returns whether the file has all these predictions."""
+        held: bool = self._child.call(ids)
+        return held
+
+
+class _Child:
+    """A running process that answers one message after the other."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._requests, self._replies = process.stdin, process.stdout
+
+    def call(self, message: Any) -> Any:
+        self.send(message)
+        return self.reply()
+
+    def send(self, message: Any) -> None:
+        try:
+            pickle.dump(message, self._requests)
+            self._requests.flush()
+        except BrokenPipeError:
+            raise RuntimeError(FAILED) from None
+
+    def reply(self) -> Any:
+        try:
+            return pickle.load(self._replies)  # noqa: S301 - of our own process
+        except EOFError:
+            raise RuntimeError(FAILED) from None
+
+
+@contextmanager
+def _child(*task: Any) -> Iterator[_Child]:
+    pipe = subprocess.PIPE
+    with _free, subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
+        try:
+            child = _Child(process)
+            child.send(task)
+            yield child
+        finally:
+            process.kill()  # it has replied to everything, or is not needed any more
+
+
+class _SeparateWriter:
+    def __init__(self, child: _Child) -> None:
+        self.rows = 0
+        self._child = child
+        self._written: Written | None = None
+
+    def write_columns(self, columns: dict[str, list[Any]], keys: Sequence[str | None]) -> None:
+        self.rows = self._child.call(("write_columns", columns, keys))
+
+    def write_instances(self, instances: Sequence[Instance], target: str) -> None:
+        self.rows = self._child.call(("write_instances", instances, target))
+
+    def finish(self) -> None:
+        self._written = Written(*self._child.call(None))
+
+    def written(self) -> Written:
+        assert self._written is not None
+        return self._written
+
+
+@contextmanager
+def _writer(path: Path, schema: DatasetSchema) -> Iterator[Writer]:
+    with _child("write", path, schema) as child:
+        writer = _SeparateWriter(child)
+        yield writer
+        writer.finish()
