@@ -28,6 +28,7 @@ from tests.test_docs import ROOMS, VARIABLE, parsed, table_words, variables_in_c
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
+SLIM = ROOT / "docker" / "compose.slim.yml"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
 
@@ -399,7 +400,9 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
 
 
 def test_the_image_holds_the_packages_of_production_alone() -> None:
-    assert "--require-hashes" in DOCKERFILE
+    installing = (ROOT / "docker" / "install.sh").read_text(encoding="utf-8")
+    assert "--require-hashes" in installing
+    assert "--only-binary :all:" in installing
     assert "requirements.txt" in DOCKERFILE
     assert "requirements-local" not in DOCKERFILE
     assert "requirements-dev" not in DOCKERFILE
@@ -654,7 +657,7 @@ def test_an_unknown_check_is_refused() -> None:
 
 
 def test_the_slim_override_changes_web_and_tells_the_services_that_activate_versions() -> None:
-    services = yaml.safe_load((ROOT / "docker" / "compose.slim.yml").read_text(encoding="utf-8"))["services"]
+    services = yaml.safe_load(SLIM.read_text(encoding="utf-8"))["services"]
     assert {name for name in services if "build" in services[name]} == {"web"}, "one service builds it"
     assert services["web"]["build"]["target"] == "slim"
     assert services["web"]["image"] == f"${{VIGIA_SLIM_IMAGE:-vigia:{VERSION}-slim}}"
