@@ -400,7 +400,9 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
 
 
 def test_the_image_holds_the_packages_of_production_alone() -> None:
-    assert "--require-hashes" in DOCKERFILE
+    installing = (ROOT / "docker" / "install.sh").read_text(encoding="utf-8")
+    assert "--require-hashes" in installing
+    assert "--only-binary :all:" in installing
     assert "requirements.txt" in DOCKERFILE
     assert "requirements-local" not in DOCKERFILE
     assert "requirements-dev" not in DOCKERFILE
