@@ -28,11 +28,12 @@ def environment_of(requirements: Path, directory: Path) -> Path:
     AssertionError : the environment of the tests has another version than a pin.
     """
     venv.create(directory, symlinks=True)
+    python = directory / "bin" / "python"
     [packages] = directory.glob("lib/python3*/site-packages")
     for pin in pinned(requirements):
         installed = distribution(pin.name)
         assert installed.version in pin.specifier, f"{pin}, not {installed.version}: make install-dev"
-        own = {path for path in installed.files or () if ".." not in path.parts}  # not the programs in bin
+        own = {path for path in installed.files or () if ".." not in path.parts}  # programs are written below
         files = {Path(str(path)) for path in own}
         files |= {Path(cache_from_source(str(path))) for path in own if path.suffix == ".py"}
         root = Path(str(installed.locate_file("")))
@@ -40,4 +41,9 @@ def environment_of(requirements: Path, directory: Path) -> Path:
             if (root / file).exists():
                 (packages / file).parent.mkdir(parents=True, exist_ok=True)
                 os.link(root / file, packages / file)
-    return directory / "bin" / "python"
+        for program in installed.entry_points.select(group="console_scripts"):
+            script = directory / "bin" / program.name
+            call = f"from {program.module} import {program.attr}\nraise SystemExit({program.attr}())\n"
+            script.write_text(f"#!{python}\n{call}", encoding="utf-8")
+            script.chmod(0o755)
+    return python
