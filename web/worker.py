@@ -184,6 +184,7 @@ class WebServer(Server):
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             if self.should_exit:
+                assert self.config.callback_notify is not None
                 await self.config.callback_notify()  # gunicorn kills a silent worker
             else:
                 self.share.show(time.monotonic(), self.connections)
