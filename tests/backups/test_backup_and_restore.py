@@ -324,18 +324,11 @@ User.objects.filter(username="caller").update(is_active=True)
         assert "rows erased again" in output
         stack.start()
         check()
-        stack.run("backup", folder)  # of the restored place
-        second = backup_in(folder)
         # The present database is lost: the file beside the backups has the erasures.
         stack.stop()
         shutil.rmtree(stack.var / "postgres")
         shutil.rmtree(stack.var / "store")
         stack.run("restore", first)
-        stack.start()
-        check()
-        # A later backup holds them itself: nothing is new.
-        stack.stop()
-        assert "tombstones: 0 of" in stack.run("restore", second, "--replace")
         stack.start()
         check()
         # Rows that got an erased id after the restore are others, and stay.
@@ -347,7 +340,8 @@ User.objects.filter(username="caller").update(is_active=True)
         )
         stack.run("backup", folder)
         stack.stop()
-        stack.run("restore", backup_in(folder), "--replace")
+        # This backup holds the erasures itself: nothing is new.
+        assert "tombstones: 0 of" in stack.run("restore", backup_in(folder), "--replace", "--no-safety-copy")
         stack.start()
         assert "newcomer" in stack.sql('SELECT "user" FROM recommender_interaction')
     finally:
@@ -364,7 +358,7 @@ def test_a_restore_killed_at_any_moment_is_finished_by_the_next_one(backup: Path
     expected = empty.digests()
     empty.stop()
     options: list[str] = ["--replace", "--no-safety-copy"]
-    for _ in range(int(os.environ.get("KILL_TIMES") or 5)):
+    for _ in range(int(os.environ.get("KILL_TIMES") or 2)):
         process = empty.command("restore", backup, *options)
         time.sleep(moments.uniform(0.1, 0.9) * whole)
         os.killpg(process.pid, signal.SIGKILL)
@@ -390,7 +384,7 @@ def test_a_backup_killed_at_any_moment_leaves_no_part_under_its_name(
     stack.run("backup", tmp_path)
     whole = time.monotonic() - started
     moments = random.Random(int(os.environ.get("KILL_SEED") or time.time()))
-    for _ in range(5):
+    for _ in range(int(os.environ.get("KILL_TIMES") or 3)):
         process = stack.command("backup", tmp_path)
         time.sleep(moments.uniform(0.3, 1.0) * whole)
         os.killpg(process.pid, signal.SIGKILL)
@@ -474,9 +468,9 @@ def test_the_schedule_makes_a_backup_and_is_missed_when_it_cannot(
     assert stack.sql("SELECT role FROM training_heartbeat WHERE name = 'backup'") == ["backup"]
 
     environment["BACKUP_TO"] = "/dev/null/nowhere"
-    log = run("failed:", 12)
+    log = run("failed:", 7)
     assert "failed:" in log and "cannot be used" in log
-    assert health("10") == 1
+    assert health("6") == 1
     stack.sql("UPDATE training_heartbeat SET at = at - interval '10 minutes' WHERE name = 'backup'")
     with web(stack) as address:
         degraded = httpx.get(f"{address}/healthz/ready", timeout=10).json()["degraded"]
