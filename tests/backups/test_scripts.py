@@ -47,7 +47,7 @@ def test_a_restore_stops_the_service_after_its_check(kept: Path) -> None:
     lines = done.stdout.splitlines()
     check, stop = (next(n for n, line in enumerate(lines) if word in line) for word in ("--check", " stop "))
     assert done.returncode == 0 and check < stop
-    assert lines[-1] == "compose up --detach --wait"
+    assert lines[-1] == "compose up --detach --wait --scale web=1 --scale worker=1"
 
 
 @pytest.mark.parametrize("only", ["--check", "--verify", "--help"])
