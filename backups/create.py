@@ -26,7 +26,7 @@ BEFORE_RESTORE: Final = "-before-restore"
 
 
 @dataclass(frozen=True)
-class Made:
+class CreatedBackup:
     """A finished backup. size : bytes of its file."""
 
     name: str
@@ -73,7 +73,7 @@ def create(
     encrypt_to: list[str],
     keep: int = 0,
     suffix: str = "",
-) -> Made:
+) -> CreatedBackup:
     """Writes a backup, verifies it, and removes the oldest ones.
 
     Parameters
@@ -95,7 +95,7 @@ def create(
 
 def _create(
     source: Database, place: Folder | Bucket, work: Path, recipients: list[Any], keep: int, suffix: str
-) -> Made:
+) -> CreatedBackup:
     place.prepare()
     dump, stored = work / archive.DUMP, work / "store"
     stored.mkdir()
@@ -130,7 +130,7 @@ def _create(
             place.remove(name)
             raise
     tombstones.export(source, place)
-    return Made(name, size, manifest, _retire(place, keep))
+    return CreatedBackup(name, size, manifest, _retire(place, keep))
 
 
 def _retire(place: Folder | Bucket, keep: int) -> list[str]:
