@@ -50,7 +50,7 @@ def work_directory() -> Iterator[Path]:
         except OSError:
             raise BackupError("another backup or restore is running: wait for its end") from None
         directory = var / "backup-work"
-        shutil.rmtree(directory, ignore_errors=True)  # of an interrupted one
+        shutil.rmtree(directory, ignore_errors=True)  # left by an interrupted command
         directory.mkdir(mode=0o700)
         try:
             yield directory
@@ -121,7 +121,7 @@ def _create(
         with sealed as target:
             archive.write(target, dump, stored, manifest, snapshot.stored)
         size = stream.size
-    # A backup that nobody has read is a hope. An encrypted one only its owner can read.
+    # A backup counts once it was read back. Only the owner of the private key can read an encrypted one.
     if not recipients:
         try:
             with place.reader(name) as reader:

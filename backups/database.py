@@ -25,7 +25,7 @@ STORED_BYTES_LOCK: Final = 22_123
 CHUNK: Final = 2**20
 MARKER: Final = "vigia_restore"
 """Table that exists from the replacement of the database until the end of the restore."""
-# Session keys are valid logins, in the open: a backup does not hold them.
+# Session keys are valid logins and are not hashed, so a backup does not hold them.
 WITHOUT_ROWS: Final = ("django_session",)
 
 _PARAMETERS = {
@@ -208,7 +208,7 @@ class Database:
             raise BackupError(f"the database was not replaced, and is as it was before: {_message(output)}")
 
     def clear_marker(self) -> None:
-        """Ends the restore; the processes whose heartbeats the backup holds are not those of this place."""
+        """Ends the restore. Removes the heartbeats in the backup: their processes do not run here."""
         with self.connect(autocommit=False) as connection:
             connection.execute("DELETE FROM public.training_heartbeat")
             connection.execute(sql.SQL("DROP TABLE public.{}").format(sql.Identifier(MARKER)))

@@ -1,8 +1,8 @@
-"""Restores one backup. An interruption at any line is continued by the same command.
+"""Restores one backup. After an interruption at any point, the same command finishes the restore.
 
-The order of the steps makes this true: nothing is touched before the backup is verified; the store's files
+The order of the steps ensures this: nothing is touched before the backup is verified; the store's files
 come first, under their own digests; the database is replaced in one transaction, which leaves a marker; and
-the marker goes last. A start of Vigía refuses a database with a marker.
+the marker is removed last. Vigía does not start on a database with the marker.
 """
 
 from __future__ import annotations
