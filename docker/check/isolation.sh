@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Steps: what containers must not be able to do.
+# Steps: ports, secrets, rights and networks: what containers must not be able to do.
 
 # Only the proxies are reached from outside.
 step_ports() {
