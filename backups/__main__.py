@@ -109,7 +109,7 @@ def run_schedule(options: argparse.Namespace) -> None:
     except ValueError:
         every = 0.0
     if every <= 0:
-        raise BackupError(f"BACKUP_EVERY is a number of hours above 0, not {hours!r}")
+        raise BackupError(f"BACKUP_EVERY must be a number of hours above 0, not {hours!r}")
     place = places.open_place(default_place())
     keep = env.number("BACKUP_KEEP", 14)
     schedule.Schedule(Database.configured(), place, every, keep, recipients()).run()
