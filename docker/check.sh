@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Proves the containers on a real Docker Engine: builds the image, starts the compose file from a clone without .env,
-# uses it, looks at its walls, kills it, scales, saves, restores and upgrades it. Anything unexpected is exit code 1,
-# with the last logs.
+# Checks the containers on a real Docker Engine: builds the image, starts the compose file from a clone without .env,
+# sends requests, checks secrets, rights and networks, kills, scales, backs up, restores and upgrades. The exit code is 1
+# after anything unexpected, with the last logs.
 #
 #   docker/check.sh [--long] [--only STEP]… [--keep] [--on RUN] [--list]
 #
 #   --long       also the steps that take minutes each
 #   --only STEP  this step, after build and up; may be repeated
 #   --keep       leave the containers, and print the name of this run
-#   --on RUN     on the containers that an earlier run has left, which stay
+#   --on RUN     use the containers that an earlier run has left, and leave them
 #   --list       the steps
 #
 #   DOCKER         client, may be several words; default docker

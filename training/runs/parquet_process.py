@@ -66,10 +66,10 @@ class LoggedPredictions:
         self._child = child
         self.any: bool = child.reply()
 
-    def hold(self, ids: Sequence[str]) -> bool:
+    def include_all(self, ids: Sequence[str]) -> bool:
         """Returns whether the file has all these predictions."""
-        held: bool = self._child.call(ids)
-        return held
+        has_all: bool = self._child.call(ids)
+        return has_all
 
 
 class _Child:

@@ -65,9 +65,9 @@ def test_known_predictions_are_compared_in_the_other_process(tmp_path: Path) -> 
         writer.write_instances(good, "y", ["a", "b", None])
     with parquet_process.logged_predictions(tmp_path / "logged") as known:
         assert known.any
-        assert known.hold(["a"])
-        assert known.hold(["b", "a"])
-        assert not known.hold(["a", "c"])
+        assert known.include_all(["a"])
+        assert known.include_all(["b", "a"])
+        assert not known.include_all(["a", "c"])
     with parquet.DatasetWriter(tmp_path / "plain", SCHEMA) as writer:
         writer.write_instances(good, "y")
     with parquet_process.logged_predictions(tmp_path / "plain") as known:
