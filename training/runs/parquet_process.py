@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,6 +27,8 @@ PROCESSES: Final = 2
 """Processes at once; another request waits."""
 COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
 FAILED: Final = "the process for dataset files failed; its error is in the log"
+ANSWER_SECONDS = 120.0
+"""Seconds for one message and its reply. A process that hangs is killed, or it would hold its place for ever."""
 
 _free = threading.BoundedSemaphore(PROCESSES)
 
@@ -78,7 +80,7 @@ class _Child:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._requests, self._replies = process.stdin, process.stdout
+        self._process, self._requests, self._replies = process, process.stdin, process.stdout
 
     def call(self, message: Any) -> Any:
         self.send(message)
@@ -86,16 +88,30 @@ class _Child:
 
     def send(self, message: Any) -> None:
         try:
-            pickle.dump(message, self._requests)
-            self._requests.flush()
+            with self._in_time():
+                pickle.dump(message, self._requests)
+                self._requests.flush()
         except BrokenPipeError:
+            with suppress(BrokenPipeError):  # it would try again to send the rest
+                self._requests.close()
             raise RuntimeError(FAILED) from None
 
     def reply(self) -> Any:
         try:
-            return pickle.load(self._replies)  # noqa: S301 - of our own process
-        except EOFError:
+            with self._in_time():
+                return pickle.load(self._replies)  # noqa: S301 - of our own process
+        except (EOFError, pickle.UnpicklingError):  # nothing, or a part of a reply
             raise RuntimeError(FAILED) from None
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        timer = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @contextmanager
