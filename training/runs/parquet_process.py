@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -85,29 +85,36 @@ class _Child:
         return self.reply()
 
     def send(self, message: Any) -> None:
-        try:
+        with suppress(BrokenPipeError):  # it has ended; `reply` raises the reason
             pickle.dump(message, self._requests)
             self._requests.flush()
-        except BrokenPipeError:
-            raise RuntimeError(FAILED) from None
 
     def reply(self) -> Any:
+        """Returns the next reply, or raises the error of the disk that ended the process, such as ENOSPC."""
         try:
-            return pickle.load(self._replies)  # noqa: S301 - of our own process
+            reply = pickle.load(self._replies)  # noqa: S301 - of our own process
         except EOFError:
             raise RuntimeError(FAILED) from None
+        if isinstance(reply, OSError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError):  # it has not read everything
+            self._requests.close()
 
 
 @contextmanager
 def _child(*task: Any) -> Iterator[_Child]:
     pipe = subprocess.PIPE
     with _free, subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
+        child = _Child(process)
         try:
-            child = _Child(process)
             child.send(task)
             yield child
         finally:
             process.kill()  # it has replied to everything, or is not needed any more
+            child.close()
 
 
 class _SeparateWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,21 @@ def test_a_failure_in_the_other_process_is_an_error_here(tmp_path: Path, instanc
         parquet_process.dataset_writer(tmp_path / "rows", SCHEMA) as writer,
     ):
         writer.write_instances(instances, "y")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_not_imported")
+@pytest.mark.parametrize(
+    ("path", "repeats", "number"),
+    [("/dev/full", 1, errno.ENOSPC), ("missing/rows", 1, errno.ENOENT), ("missing/rows", 40, errno.ENOENT)],
+)
+def test_an_error_of_the_disk_in_the_other_process_is_raised_here(
+    tmp_path: Path, path: str, repeats: int, number: int
+) -> None:
+    """The API answers 503 to it. A large request is not read to its end by a process that could not start."""
+    good = read_all(ROWS, lambda raw: SCHEMA.read(raw, with_target=True)) * repeats
+    with pytest.raises(OSError) as raised, parquet_process.dataset_writer(tmp_path / path, SCHEMA) as writer:
+        writer.write_instances(good, "y")
+    assert raised.value.errno == number
 
 
 @pytest.mark.usefixtures("_not_imported")
