@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Steps: upgrades with ./upgrade.
 
-# To a rebuilt image while clients ask.
+# An upgrade to a rebuilt image, while clients send predictions.
 step_upgrade() {
     CONCERNED=(web migrate proxy)
     local before id

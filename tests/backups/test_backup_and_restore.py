@@ -437,7 +437,7 @@ def test_the_oldest_backups_beyond_the_number_are_removed(
     assert len(names) == 3
 
 
-def test_the_schedule_makes_a_backup_and_is_missed_when_it_cannot(
+def test_the_schedule_makes_a_backup_and_sends_no_heartbeat_after_a_failure(
     source: tuple[Stack, list[str]], tmp_path: Path
 ) -> None:
     stack, _ = source

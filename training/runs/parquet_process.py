@@ -28,7 +28,7 @@ PROCESSES: Final = 2
 COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
 FAILED: Final = "the process for dataset files failed; its error is in the log"
 ANSWER_SECONDS = 120.0
-"""Seconds for one message and its reply. A process that hangs is killed, or it would hold its place for ever."""
+"""Seconds for a message and its reply; then the process is killed, or it would hold its place forever."""
 
 _free = threading.BoundedSemaphore(PROCESSES)
 
@@ -68,10 +68,10 @@ class LoggedPredictions:
         self._child = child
         self.any: bool = child.reply()
 
-    def hold(self, ids: Sequence[str]) -> bool:
+    def include_all(self, ids: Sequence[str]) -> bool:
         """Returns whether the file has all these predictions."""
-        held: bool = self._child.call(ids)
-        return held
+        has_all: bool = self._child.call(ids)
+        return has_all
 
 
 class _Child:
@@ -87,21 +87,25 @@ class _Child:
         return self.reply()
 
     def send(self, message: Any) -> None:
-        try:
-            with self._in_time():
-                pickle.dump(message, self._requests)
-                self._requests.flush()
-        except BrokenPipeError:
-            with suppress(BrokenPipeError):  # it would try again to send the rest
-                self._requests.close()
-            raise RuntimeError(FAILED) from None
+        # It has ended, or was killed: `reply` raises the reason.
+        with suppress(BrokenPipeError), self._in_time():
+            pickle.dump(message, self._requests)
+            self._requests.flush()
 
     def reply(self) -> Any:
+        """Returns the next reply, or raises the error of the disk that ended the process, such as ENOSPC."""
         try:
             with self._in_time():
-                return pickle.load(self._replies)  # noqa: S301 - of our own process
+                reply = pickle.load(self._replies)  # noqa: S301 - of our own process
         except (EOFError, pickle.UnpicklingError):  # nothing, or a part of a reply
             raise RuntimeError(FAILED) from None
+        if isinstance(reply, OSError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError):  # it has not read everything
+            self._requests.close()
 
     @contextmanager
     def _in_time(self) -> Iterator[None]:
@@ -118,12 +122,13 @@ class _Child:
 def _child(*task: Any) -> Iterator[_Child]:
     pipe = subprocess.PIPE
     with _free, subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
+        child = _Child(process)
         try:
-            child = _Child(process)
             child.send(task)
             yield child
         finally:
             process.kill()  # it has replied to everything, or is not needed any more
+            child.close()
 
 
 class _SeparateWriter:

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Steps: what containers must not be able to do.
+# Steps: ports, secrets, rights and networks: what containers must not be able to do.
 
 # Only the proxies are reached from outside.
 step_ports() {
     local ids service mode ports
     ids=$(some_containers)
-    # Ports asked for, and ports there: a container of internal networks alone gets none.
+    # Configured ports and published ones: a container of internal networks alone publishes none.
     docker inspect $ids --format '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.NetworkMode}} {{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' >"$WORK/ports"
     while read -r service mode ports; do
         [ "$mode" != host ] || fail "$service is in the network of the host"
@@ -94,7 +94,7 @@ except OSError as error:
     print(type(error).__name__, error)' "$2" "$3"
 }
 
-# Services without need have no way out; nobody reaches past the neighbours.
+# Only services that need it have a way out; the proxy reaches neither the database nor the broker.
 step_networks() {
     local outside listener id ids service way proxy ways_out=0 until=$((SECONDS + 60))
     # A listener that is outside of the project's networks: on the address of the engine's default bridge.
