@@ -35,6 +35,8 @@ def located(backup: str) -> str:
 
 def create_backup(options: argparse.Namespace) -> None:
     place = places.open_place(options.to or default_place())
+    if options.keep < 0:
+        raise BackupError(f"--keep (BACKUP_KEEP) is a number of backups, not {options.keep}")
     if options.tombstones:
         count = tombstones.export(Database.configured(), place)
         say(f"{place.label}/{tombstones.FILE}: {count} new")
@@ -89,17 +91,21 @@ def restore_backup(options: argparse.Namespace) -> None:
 def receive(options: argparse.Namespace) -> None:
     """Stores what comes from standard input in the default place, as a backup or as tombstones."""
     place = places.open_place(default_place())
-    place.prepare()
-    if options.name == tombstones.FILE:
-        received = tombstones.parse(sys.stdin.buffer.read(), "the file")
-        say(f"{tombstones.add(place, received.values())} new tombstones")
-        return
-    if not places.NAME.fullmatch(options.name):
+    is_backup = places.NAME.fullmatch(options.name)
+    if not is_backup and options.name != tombstones.FILE:
         raise BackupError(f"{options.name} is no name of a backup, such as vigia-20260131T020000Z.tar")
-    with place.writer(options.name) as stream:
-        shutil.copyfileobj(sys.stdin.buffer, stream)
-        if options.sha256 and stream.digest != options.sha256:
-            raise BackupError(f"{options.name} is truncated or damaged: its digest is not {options.sha256}")
+    with work_directory():  # a backup at the same time would remove the unfinished file
+        place.prepare()
+        if not is_backup:
+            received = tombstones.parse(sys.stdin.buffer.read(), "the file")
+            say(f"{tombstones.add(place, received.values())} new tombstones")
+            return
+        with place.writer(options.name) as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+            if options.sha256 and stream.digest != options.sha256:
+                raise BackupError(
+                    f"{options.name} is truncated or damaged: its digest is not {options.sha256}"
+                )
 
 
 def run_schedule(options: argparse.Namespace) -> None:
@@ -112,6 +118,8 @@ def run_schedule(options: argparse.Namespace) -> None:
         raise BackupError(f"BACKUP_EVERY must be a number of hours above 0, not {hours!r}")
     place = places.open_place(default_place())
     keep = env.number("BACKUP_KEEP", 14)
+    if keep < 0:
+        raise BackupError(f"BACKUP_KEEP is a number of backups, not {keep}")
     schedule.Schedule(Database.configured(), place, every, keep, recipients()).run()
 
 
@@ -196,7 +204,7 @@ def run(arguments: list[str] | None = None) -> int:
             os.chdir(called_from)
     try:
         options.function(options)
-    except BackupError as error:
+    except (BackupError, OSError) as error:
         warn(str(error))
         return 1
     except psycopg.Error as error:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
+from vigia_ml.schema.faults import first_of
+
 LOUD: Final = 0.05
 """Share of dropped repeated rows above which the note is a warning."""
 FEW_OF_A_CLASS: Final = 5
@@ -89,9 +91,7 @@ def of_classes(trained: Mapping[str, int], held: Mapping[str, int]) -> list[Note
 
 def _listed(classes: Mapping[str, int]) -> str:
     """Returns the classes with their rows, the first few by name."""
-    shown = [f"{name} ({rows})" for name, rows in list(classes.items())[:CLASSES_SHOWN]]
-    more = len(classes) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return first_of([f"{name} ({rows})" for name, rows in classes.items()], CLASSES_SHOWN)
 
 
 def of_gate(gate: dict[str, Any]) -> list[Note]:

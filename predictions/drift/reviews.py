@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 
-from core.errors import Conflict, NoActiveVersion, NotFound
+from core.errors import Conflict, NoActiveVersion
 from predictions.models import DriftFinding, DriftReview, Lock, Verdict
 from predictions.quality import hourly, realised
 from predictions.quality.hourly_tallies import task_of
@@ -23,6 +23,7 @@ from predictions.rollups import counting, reading
 from predictions.rollups.hours import HOUR, whole
 from training import providers
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
+from training.registry import lookup
 from vigia_ml.declaration import SMALLER_IS_BETTER, MonitoringConfig
 from vigia_ml.drift import performance_estimation, verdicts
 from vigia_ml.drift.verdicts import Reviewed
@@ -210,10 +211,7 @@ def latest(model: RegisteredModel) -> DriftReview | None:
 def find(model: RegisteredModel, review_id: int) -> DriftReview:
     """Returns one review of a model, or raises `NotFound`."""
     rows = DriftReview.objects.select_related("registered_model", "version", "requested_by", "run")
-    review = rows.filter(registered_model=model, pk=review_id).first() if review_id < 2**63 else None
-    if review is None:
-        raise NotFound(f"{model.name} has no drift review {str(review_id)[:20]}")
-    return review
+    return lookup.get_row(rows.filter(registered_model=model), review_id, model.name, "drift review")
 
 
 def keep(review: DriftReview, kept: bool) -> None:

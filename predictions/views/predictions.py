@@ -38,7 +38,6 @@ from training.views.base import (
     datetime_param,
     following_page,
     int_param,
-    list_response,
 )
 
 LOG_FILTERS = [
@@ -116,13 +115,13 @@ class PredictionsView(PredictView):
             limit=page_size(request),
         )
         page = queries.page(self.model, query)
-        following = following_page(request, reverse("predictions", args=[self.model.name]), page.cursor)
-        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        show = PredictionSerializer().to_representation
+        show, address = (
+            PredictionSerializer().to_representation,
+            reverse("predictions", args=[self.model.name]),
+        )
         if request.accepted_renderer.format == CSVRenderer.format:
-            return csv_export.streamed(page, show, headers)
-        fields = {"model": self.model.name, "predictions": None, "next": following}
-        return list_response(request, fields, "predictions", page, show, headers=headers)
+            return csv_export.streamed(page, show, following_page(request, address, page.cursor)[1])
+        return self.page(request, "predictions", page, show, address, page.cursor)
 
     @extend_schema(
         operation_id="predict", request=INSTANCES, responses=Answered, parameters=PREDICT_PARAMETERS

@@ -10,7 +10,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from core.errors import NotFound
 from predictions.models import Replay
 from predictions.replays import jobs as replays
 from training import queueing
@@ -73,10 +72,7 @@ class _VersionReplayView(ModelView):
         """Returns a replay of this version, or raises `NotFound`."""
         version = self.version(number)
         rows = version.replays.select_related("registered_model", "version")
-        replay = rows.filter(pk=replay_id).first() if replay_id < 2**63 else None
-        if replay is None:
-            raise NotFound(f"{version} has no replay {str(replay_id)[:20]}")
-        return replay
+        return lookup.get_row(rows, replay_id, version, "replay")
 
     def shown(self, replay: Replay) -> dict[str, Any]:
         with_inputs = permissions.may(self.request.user, "read_log", self.model)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from core.errors import NotFound
 from predictions.serializers.rollouts import (
     RaiseSerializer,
     RolloutDetailSerializer,
@@ -27,16 +27,12 @@ class RolloutView(BodyFormView):
 
     rights: ClassVar = {"POST": "activate"}
 
-    def rows(self) -> Any:
+    def rows(self) -> QuerySet[Rollout, Rollout]:
         rows = self.model.rollouts.select_related("registered_model", "started_by", "stopped_by")
         return rows.prefetch_related(*sharing_versions("version"))
 
     def get_rollout(self, number: int) -> Rollout:
-        row = self.rows().filter(pk=number).first() if number < 2**63 else None
-        if row is None:
-            raise NotFound(f"{self.model.name} has no rollout {str(number)[:20]}")
-        assert isinstance(row, Rollout)
-        return row
+        return lookup.get_row(self.rows(), number, self.model.name, "rollout")
 
     def created(self, request: Request, row: Rollout) -> Response:
         here = reverse("rollout", args=[self.model.name, row.pk], request=request)

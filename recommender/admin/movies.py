@@ -22,6 +22,7 @@ from training.admin.columns import column
 from training.admin.filters import ChoiceFilter
 from training.admin.paging import AfterParameter, PositionAdmin, PositionChangeList
 from training.templatetags.vigia import badge
+from vigia_ml.schema.faults import first_of
 
 LISTS = ("genres", "keywords")
 SHOWN_GENRES = 3
@@ -124,9 +125,7 @@ class MovieChangeList(PositionChangeList):
 
 
 def _genres(row: Movie) -> str:
-    more = len(row.genres) - SHOWN_GENRES
-    shown = ", ".join(row.genres[:SHOWN_GENRES])
-    return f"{shown} and {more} more" if more > 0 else shown or "–"
+    return first_of(row.genres, SHOWN_GENRES) or "–"
 
 
 @admin.register(Movie)

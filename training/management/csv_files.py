@@ -8,7 +8,7 @@ import os
 import tempfile
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, TextIO, cast
 
@@ -94,12 +94,15 @@ def refused_file(name: str, directories: Iterable[Path], say: Callable[[str], No
     The file has a temporary name until the end, and is kept only if it holds rows, whether or not the load
     succeeded.
     """
+    reasons: list[str] = []
     for directory in directories:
-        with suppress(OSError):
+        try:
             stream = temporary_file(directory)
             break
+        except OSError as error:
+            reasons.append(str(error))
     else:
-        raise OSError(f"{name} cannot be written")
+        raise OSError(f"{name} cannot be written: {', '.join(reasons)}")
     temporary = Path(stream.name)
     target = temporary.parent / name
     try:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from core.errors import Conflict, UnknownModel, UnknownVersion
+from typing import TypeVar
+
+from django.db.models import Model, QuerySet
+
+from core.errors import Conflict, NotFound, UnknownModel, UnknownVersion
 from training import artifacts, catalogue, providers
 from training.models import ModelVersion, RegisteredModel
 from training.providers import ModelProvider
 from vigia_ml.declaration import ModelDeclaration
+
+Row = TypeVar("Row", bound=Model)
 
 
 def sync_catalogue() -> list[RegisteredModel]:
@@ -38,6 +44,14 @@ def get_version(model: RegisteredModel, number: int) -> ModelVersion:
     row = model.versions.filter(number=number).first() if 0 < number < 2**31 else None
     if row is None:
         raise UnknownVersion(model.name, number)
+    return row
+
+
+def get_row(rows: QuerySet[Row, Row], pk: int, owner: object, noun: str) -> Row:
+    """Returns the row with this id among those of `owner`, or raises `NotFound`, which calls it `noun`."""
+    row = rows.filter(pk=pk).first()
+    if row is None:
+        raise NotFound(f"{owner} has no {noun} {str(pk)[:20]}")
     return row
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
-from core.errors import Conflict, NotFound
+from core.errors import Conflict
 from training import providers
 from training.models import Comparison, ModelVersion, RegisteredModel
+from training.registry import lookup
 
 Status = Comparison.Status
 
@@ -66,7 +67,5 @@ def request(one: ModelVersion, other: ModelVersion, *, by: User | None) -> tuple
 
 def get(version: ModelVersion, comparison_id: int) -> Comparison:
     """Returns a comparison of this version with another, or raises `NotFound`."""
-    row = _rows().filter(pk=comparison_id).first() if comparison_id < 2**63 else None
-    if row is None or version.pk not in (row.before_id, row.after_id):
-        raise NotFound(f"{version} has no comparison {str(comparison_id)[:20]}")
-    return row
+    rows = _rows().filter(Q(before=version) | Q(after=version))
+    return lookup.get_row(rows, comparison_id, version, "comparison")

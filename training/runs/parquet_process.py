@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,6 +27,8 @@ PROCESSES: Final = 2
 """Processes at once; another request waits."""
 COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
 FAILED: Final = "the process for dataset files failed; its error is in the log"
+ANSWER_SECONDS = 120.0
+"""Seconds for a message and its reply; then the process is killed, or it would hold its place forever."""
 
 _free = threading.BoundedSemaphore(PROCESSES)
 
@@ -78,36 +80,55 @@ class _Child:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._requests, self._replies = process.stdin, process.stdout
+        self._process, self._requests, self._replies = process, process.stdin, process.stdout
 
     def call(self, message: Any) -> Any:
         self.send(message)
         return self.reply()
 
     def send(self, message: Any) -> None:
-        try:
+        # It has ended, or was killed: `reply` raises the reason.
+        with suppress(BrokenPipeError), self._in_time():
             pickle.dump(message, self._requests)
             self._requests.flush()
-        except BrokenPipeError:
-            raise RuntimeError(FAILED) from None
 
     def reply(self) -> Any:
+        """Returns the next reply, or raises the error of the disk that ended the process, such as ENOSPC."""
         try:
-            return pickle.load(self._replies)  # noqa: S301 - of our own process
-        except EOFError:
+            with self._in_time():
+                reply = pickle.load(self._replies)  # noqa: S301 - of our own process
+        except (EOFError, pickle.UnpicklingError):  # nothing, or a part of a reply
             raise RuntimeError(FAILED) from None
+        if isinstance(reply, OSError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError):  # it has not read everything
+            self._requests.close()
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        timer = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @contextmanager
 def _child(*task: Any) -> Iterator[_Child]:
     pipe = subprocess.PIPE
     with _free, subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
+        child = _Child(process)
         try:
-            child = _Child(process)
             child.send(task)
             yield child
         finally:
             process.kill()  # it has replied to everything, or is not needed any more
+            child.close()
 
 
 class _SeparateWriter:

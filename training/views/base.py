@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, TypeVar
 
 from django.conf import settings
@@ -84,11 +84,34 @@ class ModelView(IdempotentView):
         address: str,
         cursor: object,
     ) -> HttpResponseBase:
-        """Returns one page of a list under `name`, with the address of the next page; see `list_response`."""
-        following = following_page(request, address, cursor)
-        headers = {"Link": f'<{following}>; rel="next"'} if following else {}
-        fields = {"model": self.model.name, name: None, "next": following}
-        return list_response(request, fields, name, rows, show, headers=headers)
+        """Returns one page of a list under `name`, with the address of the next page. Its JSON is written row
+        by row: a thousand rows as objects take ten times the memory of their text.
+
+        Parameters
+        ----------
+        show : returns the fields of a row. address, cursor : see `following_page`.
+        """
+        following, headers = following_page(request, address, cursor)
+        before, after = {"model": self.model.name}, {"next": following}
+        renderer = request.accepted_renderer
+        is_plain = (
+            isinstance(renderer, JSONRenderer)
+            and renderer.get_indent(request.accepted_media_type, {}) is None
+        )
+        if not is_plain:
+            response = Response(before | {name: [show(row) for row in rows]} | after, headers=headers)
+            # View, request and response form a cycle; it must not hold the rows until the next collection.
+            response.add_post_render_callback(_drop_data)
+            return response
+        render: Callable[[object], Any] = renderer.render
+        written = io.BytesIO()
+        written.write(render(before | {name: []})[:-2])
+        for place, row in enumerate(rows):
+            if place:
+                written.write(b",")
+            written.write(render(show(row)))
+        written.write(b"]," + render(after)[1:])
+        return HttpResponse(written.getvalue(), content_type=renderer.media_type, headers=headers)
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         body = getattr(self.request, "_full_data", None)
@@ -227,63 +250,20 @@ def before(rows: QuerySet[Row, Row], request: Request, field: str) -> QuerySet[R
     return rows.order_by(f"-{field}")[:PAGE]
 
 
-def following_page(request: Request, address: str, cursor: object) -> str | None:
-    """Returns the URL of a list's next page with the request's other parameters; None after the last page.
+def following_page(request: Request, address: str, cursor: object) -> tuple[str | None, dict[str, str]]:
+    """Returns the URL of a list's next page with the request's other parameters, and the header that names
+    it; (None, {}) after the last page.
 
     Parameters
     ----------
     address : path of the list, without parameters.
     """
     if cursor is None:
-        return None
+        return None, {}
     parameters = request.query_params.copy()
     parameters["cursor"] = str(cursor)
-    return f"{request.build_absolute_uri(address)}?{parameters.urlencode()}"
-
-
-def list_response(
-    request: Request,
-    fields: dict[str, Any],
-    name: str,
-    rows: Iterable[Row],
-    show: Callable[[Row], dict[str, Any]],
-    *,
-    headers: Mapping[str, str],
-) -> HttpResponseBase:
-    """Returns a page of rows. Its JSON is written row by row: a thousand rows as objects take ten times the
-    memory of their text.
-
-    Parameters
-    ----------
-    fields : fields of the answer in their order; the one called `name` receives the rows.
-    show : returns the fields of a row.
-    """
-    renderer = request.accepted_renderer
-    is_plain = (
-        isinstance(renderer, JSONRenderer) and renderer.get_indent(request.accepted_media_type, {}) is None
-    )
-    if not is_plain:
-        response = Response(fields | {name: [show(row) for row in rows]}, headers=dict(headers))
-        # View, request and response form a cycle; it must not hold the rows until the next collection.
-        response.add_post_render_callback(_drop_data)
-        return response
-    render: Callable[[object], Any] = renderer.render
-    before, after = (render(part)[1:-1] for part in _around(fields, name))
-    written = io.BytesIO()
-    written.write(b"{%b%b%b:[" % (before, b"," if before else b"", render(name)))
-    for place, row in enumerate(rows):
-        if place:
-            written.write(b",")
-        written.write(render(show(row)))
-    written.write(b"]%b%b}" % (b"," if after else b"", after))
-    return HttpResponse(written.getvalue(), content_type=renderer.media_type, headers=dict(headers))
-
-
-def _around(fields: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the fields before and after `name`."""
-    names = list(fields)
-    place = names.index(name)
-    return {each: fields[each] for each in names[:place]}, {each: fields[each] for each in names[place + 1 :]}
+    following = f"{request.build_absolute_uri(address)}?{parameters.urlencode()}"
+    return following, {"Link": f'<{following}>; rel="next"'}
 
 
 def _drop_data(response: Response) -> None:

@@ -13,13 +13,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
-from core.errors import NotFound
 from training import providers, queueing
 from training.access import permissions
 from training.jobs import leases
 from training.models import RegisteredModel, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser
 from training.providers import ModelProvider, UnsupportedForModel
+from training.registry import lookup
 from training.runs import requests as run_requests
 from training.runs import row_sources, uploads
 from training.serializers import REPEAT, TrainingRequestSerializer, TrainingRunSerializer
@@ -144,10 +144,7 @@ def shown(request: Request, run: TrainingRun) -> dict[str, Any]:
 
 def run_of(model: RegisteredModel, run_id: int) -> TrainingRun:
     """Returns a run of this model, or raises `NotFound`."""
-    run = model.runs.filter(pk=run_id).first() if run_id < 2**63 else None
-    if run is None:
-        raise NotFound(f"{model.name} has no training run {str(run_id)[:20]}")
-    return run
+    return lookup.get_row(model.runs.all(), run_id, model.name, "training run")
 
 
 def _checked_body(data: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 from vigia_ml.engines import edges
 from vigia_ml.schema import Column, DatasetSchema
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
+from vigia_ml.schema.faults import first_of
 from vigia_ml.schema.matrix import levels_of
 
 NULL_SHARE: Final = 0.02  # of a random row's nullable values
@@ -73,12 +74,9 @@ def _is_unbounded(column: Column, value: Any) -> bool:
     return (column.minimum if value < 0 else column.maximum) is None
 
 
-def _advice(unbounded: list[Column], shown: int = 3) -> str:
-    if not unbounded:
-        return ""
-    names = ", ".join(column.name for column in unbounded[:shown])
-    more = f" and {len(unbounded) - shown} more" if len(unbounded) > shown else ""
-    return f": declare bounds (minimum, maximum) of {names}{more}"
+def _advice(unbounded: list[Column]) -> str:
+    names = first_of([column.name for column in unbounded], 3)
+    return f": declare bounds (minimum, maximum) of {names}" if names else ""
 
 
 def _changed(schema: DatasetSchema, base: pd.DataFrame, changes: list[dict[str, Any]]) -> dict[str, Texts]:

@@ -75,8 +75,9 @@ def _watch(client: Any, ended: threading.Event, workers_lost: threading.Event) -
     """Closes the client when the cluster has lost its workers, which cancels joblib's call."""
     seen = time.monotonic()
     while not ended.wait(LOOK_SECONDS):
-        # A client whose scheduler or event loop has gone raises these; joblib reports that loss.
-        with suppress(OSError, RuntimeError, CancelledError):
+        # A client whose scheduler or event loop has gone raises these, a closed one KeyError; joblib reports
+        # that loss.
+        with suppress(OSError, RuntimeError, CancelledError, KeyError):
             if client.scheduler_info()["workers"]:
                 seen = time.monotonic()
             elif time.monotonic() - seen > WORKERS_SECONDS:

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from vigia_ml.fitting import frames
 from vigia_ml.fitting.dataset_file import Written
 from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
-from vigia_ml.schema.faults import read_all
 from vigia_ml.schema.row_keys import KEY_FIELD
 
 ROW_GROUP = 50_000
@@ -176,16 +175,3 @@ def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) 
         message = "rows of the earlier dataset do not fit the current schema: retrain with mode replace"
         raise InvalidRows(faults, message=message)
     return instances
-
-
-def write_instances(path: Path, schema: DatasetSchema, rows: Sequence[object]) -> Written:
-    """Validates and writes training rows that are decoded JSON objects.
-
-    Raises
-    ------
-    InvalidRows : with the faults of all rows; nothing is written.
-    """
-    good = read_all(rows, lambda raw: schema.read(raw, with_target=True))
-    with DatasetWriter(path, schema) as writer:
-        writer.write_instances(good, schema.target.name)
-    return writer.written()

@@ -2,8 +2,9 @@
 
     python -m vigia_ml.fitting.parquet_child
 
-The first message says what to do. Every message has one pickled reply on the output; None is the last one.
-The end of the input before that ends the process, too.
+The first message says what to do. Every message has one pickled reply on the output; None is the last one. An
+`OSError` is the reply that ends the process; after other errors it ends without one. The end of the input
+before that ends the process, too.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ def main() -> None:
     os.dup2(2, 1)  # what a library prints must not be read as a reply
     task, *arguments = pickle.load(requests)  # noqa: S301 - from our parent
     tasks: dict[str, Callable[..., None]] = {"write": write, "predictions": predictions}
-    tasks[task](*arguments, requests, replies)
+    try:
+        tasks[task](*arguments, requests, replies)
+    except OSError as error:
+        _send(error, replies)
 
 
 if __name__ == "__main__":

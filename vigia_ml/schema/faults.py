@@ -39,6 +39,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def first_of(names: Sequence[str], shown: int) -> str:
+    """Returns ``a, b and 3 more``: the first `shown` names and the number of the others."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
 def _brief(value: object) -> str:
     if isinstance(value, int):  # str() of a huge integer raises by design
         return f"an integer of {value.bit_length()} bits"

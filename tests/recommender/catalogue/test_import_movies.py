@@ -344,6 +344,12 @@ def test_one_bad_row_refuses_the_whole_file_and_every_bad_row_is_named_by_its_li
     assert not Movie.objects.exists()
 
 
+def test_a_place_for_bad_rows_that_cannot_be_written_is_refused_with_the_reason(tmp_path: Path) -> None:
+    aside = tmp_path / "missing" / "aside.csv"
+    with pytest.raises(CommandError, match=rf"aside\.csv cannot be written.*No such file.*{aside.parent}"):
+        load(tmp_path, BAD[0][0], "--refused", str(aside))
+
+
 def test_bad_rows_are_written_aside_with_their_reasons_and_good_rows_are_loaded(tmp_path: Path) -> None:
     aside = tmp_path / "aside.csv"
     output = load(tmp_path, "\n".join(line for line, _ in BAD), "--refused", str(aside))

@@ -269,6 +269,15 @@ def test_bad_rows_go_to_the_var_directory_when_the_files_directory_is_not_writab
     assert len(refused.read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_bad_rows_need_no_var_directory_when_the_files_directory_is_writable(
+    tmp_path: Path, settings: Any
+) -> None:
+    (tmp_path / "file").touch()
+    settings.VAR_DIR = tmp_path / "file" / "var"  # cannot be created
+    load("fruit", str(fruit_csv(tmp_path / "rows.csv", bad=1)), "--skip-bad")
+    assert (tmp_path / "rows.refused.csv").exists()
+
+
 def test_a_file_of_bad_rows_is_set_aside_and_loads_nothing(tmp_path: Path) -> None:
     path = fruit_csv(tmp_path / "rows.csv", rows=5, bad=5)
     with pytest.raises(CommandError, match="no usable row"):

@@ -339,6 +339,23 @@ def test_a_cluster_that_loses_its_workers_ends_the_search(
         timer.join()
 
 
+def test_the_watch_of_a_cluster_outlives_a_client_that_closes_itself(
+    scheduler: tuple[str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    address, _ = scheduler
+    monkeypatch.setattr(dask_backend, "LOOK_SECONDS", 0.05)
+    ended, workers_lost = threading.Event(), threading.Event()
+    with Client(address, set_as_default=False) as client:
+        client.sync(client._close)  # as a client does whose scheduler does not come back; its loop runs on
+        timer = threading.Timer(0.5, ended.set)
+        timer.start()
+        dask_backend._watch(client, ended, workers_lost)
+        timer.join()
+    assert not workers_lost.is_set()
+
+
 def test_an_unavailable_scheduler_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dask_backend, "SCHEDULER_SECONDS", 1.0)
     address, started = f"tcp://127.0.0.1:{free_port()}", time.monotonic()

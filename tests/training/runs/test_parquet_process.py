@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from django.conf import settings
 
@@ -47,6 +49,37 @@ def test_a_failure_in_the_other_process_is_an_error_here(tmp_path: Path, instanc
         parquet_process.dataset_writer(tmp_path / "rows", SCHEMA) as writer,
     ):
         writer.write_instances(instances, "y")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_not_imported")
+@pytest.mark.parametrize("rows", [1, 100_000])
+def test_a_process_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    good = read_all(ROWS[:1], lambda raw: SCHEMA.read(raw, with_target=True))
+    with (
+        pytest.raises(RuntimeError, match="the process for dataset files failed"),
+        parquet_process.dataset_writer(tmp_path / "rows", SCHEMA) as writer,
+    ):
+        writer.write_instances(good, "y")
+        [child] = [each for each in psutil.Process().children() if "vigia_ml" in " ".join(each.cmdline())]
+        child.suspend()
+        monkeypatch.setattr(parquet_process, "ANSWER_SECONDS", 0.2)
+        writer.write_columns({"x": [1.5] * rows, "name": ["a"] * rows, "y": [3] * rows}, [None] * rows)
+    assert parquet_process._free._value == parquet_process.PROCESSES  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_not_imported")
+@pytest.mark.parametrize(
+    ("path", "repeats", "number"),
+    [("/dev/full", 1, errno.ENOSPC), ("missing/rows", 1, errno.ENOENT), ("missing/rows", 40, errno.ENOENT)],
+)
+def test_an_error_of_the_disk_in_the_other_process_is_raised_here(
+    tmp_path: Path, path: str, repeats: int, number: int
+) -> None:
+    """The API answers 503 to it. A large request is not read to its end by a process that could not start."""
+    good = read_all(ROWS, lambda raw: SCHEMA.read(raw, with_target=True)) * repeats
+    with pytest.raises(OSError) as raised, parquet_process.dataset_writer(tmp_path / path, SCHEMA) as writer:
+        writer.write_instances(good, "y")
+    assert raised.value.errno == number
 
 
 @pytest.mark.usefixtures("_not_imported")

@@ -133,8 +133,10 @@ OLD = DatasetSchema((Column("x", "number"), Column("gone", "text")), Column("y",
 
 def joined(tmp_path: Path, new: DatasetSchema) -> pd.DataFrame:
     old, fresh = tmp_path / "old.parquet", tmp_path / "fresh.parquet"
-    parquet.write_instances(old, OLD, [{"x": 1, "gone": "z", "y": 2}])
-    parquet.write_instances(fresh, new, [{"x": 3, "more": "b", "y": 4}])
+    with parquet.DatasetWriter(old, OLD) as writer:
+        writer.write_columns({"x": [1], "gone": ["z"], "y": [2]}, [None])
+    with parquet.DatasetWriter(fresh, new) as writer:
+        writer.write_columns({"x": [3], "more": ["b"], "y": [4]}, [None])
     written = parquet.join([(old, False), (fresh, True)], tmp_path / "joined.parquet", new)
     assert written.rows == 2
     return parquet.read_frame(written.path, new)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -108,6 +108,7 @@ class Command(BaseCommand):
         """Opens ``FILE.refused.csv`` beside the file, or in VIGIA_VAR if that directory is not writable."""
         if not options["skip_bad"]:
             return nullcontext()
-        settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # most often, the file's directory is writable
+            settings.VAR_DIR.mkdir(parents=True, exist_ok=True)
         name = f"{csv_files.stem(path)}.refused.csv"
         return csv_files.refused_file(name, [path.parent, settings.VAR_DIR], self._say)

@@ -18,6 +18,7 @@ from vigia_ml.engines.onnx import READ, TEXTS
 from vigia_ml.engines.texts import TextNumber
 from vigia_ml.schema import Column
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
+from vigia_ml.schema.faults import first_of
 
 # Fixed, so that compiled models do not change with the libraries. ai.onnx.ml 5 has the tree ensemble with
 # double splits and leaves.
@@ -186,9 +187,8 @@ class Graph:
         if not isinstance(data, Frame):
             raise self.cannot(step, "takes single columns, and the step before it returns none")
         if data.texts:
-            raise self.cannot(
-                step, f"takes {_list(data.texts)} as text in a way that the compiler does not support"
-            )
+            names = first_of([column.name for column in data.texts], 4)
+            raise self.cannot(step, f"takes {names} as text in a way that the compiler does not support")
         limit = max((_limit(column) for column in data.columns), default=0.0)
         return Tensor(self.gather(data.matrix, data.places), len(data.columns), limit)
 
@@ -290,9 +290,3 @@ def _limit(column: Column) -> float:
     low = -widest if column.minimum is None else column.minimum
     high = widest if column.maximum is None else column.maximum
     return float(min(max(abs(low), abs(high)), widest))
-
-
-def _list(columns: Sequence[Column], shown: int = 4) -> str:
-    names = [column.name for column in columns[:shown]]
-    more = f" and {len(columns) - shown} more" if len(columns) > shown else ""
-    return ", ".join(names) + more
