@@ -28,7 +28,7 @@ FROM installer AS web-packages
 COPY requirements-web.txt /build/requirements.txt
 RUN /build/install.sh
 
-# All that the images have in common, apart from the code and the packages
+# The common part of the images, without code and packages
 FROM ${PYTHON_IMAGE} AS base
 # A fixed number, so that the owner of a volume or of a bind mount can be set from outside.
 RUN groupadd --gid 10001 vigia \
@@ -91,7 +91,7 @@ USER root
 RUN install --directory --owner=vigia --group=vigia --mode=0700 /backups
 USER 10001:10001
 VOLUME /backups
-# Also for a database that is empty, or whose migrations are older: a restore begins with one.
+# No check of migrations: a restore begins with a database that is empty or older.
 ENTRYPOINT []
 HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 \
     CMD ["python", "-m", "docker.health", "backup"]

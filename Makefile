@@ -27,7 +27,7 @@ help: ## This list
 run: install ## Start Vigía on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@exec "$(BIN)/python" -m local.run
 
-test: lint contracts ## Everything CI checks
+test: lint contracts ## Every check that needs no Docker: lint, types, contracts, migrations, tests
 	@$(TEST_STACK) $(MAKE) --no-print-directory types migrations-check deploy-check unit
 
 lint: install-dev ## Style and format
@@ -75,8 +75,8 @@ faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training 
 schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py
 
-# moto has hundreds of megabytes of packages, some of them other versions of the tests' own.
-backup-s3: install-dev ## Backups in S3-compatible storage, against a real server (moto's, in an environment of its own)
+# moto has 300 MB of packages, some of them in other versions than the tests'.
+backup-s3: install-dev ## Backups in S3-compatible storage, against moto's server in a separate environment
 	@test -x "$(VIGIA_VAR)/moto/bin/moto_server" || { "$(PYTHON)" -m venv "$(VIGIA_VAR)/moto" && \
 		"$(VIGIA_VAR)/moto/bin/pip" install --quiet --disable-pip-version-check 'moto[server,s3]==5.2.5'; }
 	@"$(VIGIA_VAR)/moto/bin/moto_server" -H 127.0.0.1 -p 5055 >"$(VIGIA_VAR)/moto/log" 2>&1 & server=$$!; \
@@ -90,7 +90,7 @@ format: install-dev ## Rewrite to the house format
 containers: ## Build, start, use, kill, scale, save and upgrade the containers on a Docker Engine (DOCKER=docker)
 	@docker/check.sh
 
-containers-long: ## The same, and an upgrade from the version before, the slim image, make run without a compiler
+containers-long: ## The same, an upgrade from version 0.1.0, the slim image, and make run without a compiler
 	@docker/check.sh --long
 
 wheels: install-dev ## Ask the package index for the wheels of all pins, into requirements-wheels.json

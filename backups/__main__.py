@@ -33,31 +33,33 @@ def located(backup: str) -> str:
     return backup if "/" in backup or Path(backup).exists() else f"{default_place().rstrip('/')}/{backup}"
 
 
-def make(options: argparse.Namespace) -> None:
+def create_backup(options: argparse.Namespace) -> None:
     place = places.open_place(options.to or default_place())
+    if options.keep < 0:
+        raise BackupError(f"--keep (BACKUP_KEEP) is a number of backups, not {options.keep}")
     if options.tombstones:
         count = tombstones.export(Database.configured(), place)
         say(f"{place.label}/{tombstones.FILE}: {count} new")
         return
     with work_directory() as work:
-        made = create(
+        backup = create(
             Database.configured(),
             place,
             work,
             encrypt_to=options.encrypt_to or recipients(),
             keep=options.keep,
         )
-    say(f"{place.label.rstrip('/')}/{made.name}")
-    rows = sum(made.manifest.rows.values())
-    complain(f"{rows:,} rows, {len(made.manifest.parts) - 1} files of the store, {made.size:,} bytes")
-    for name in made.removed:
-        complain(f"removed {name}: {options.keep} backups are kept")
+    say(f"{place.label.rstrip('/')}/{backup.name}")
+    rows = sum(backup.manifest.rows.values())
+    warn(f"{rows:,} rows, {len(backup.manifest.parts) - 1} files of the store, {backup.size:,} bytes")
+    for name in backup.removed:
+        warn(f"removed {name}: {options.keep} backups are kept")
     if not options.encrypt_to and not recipients():
-        complain("It is not encrypted, and holds inputs of predictions and hashes of keys: keep it private.")
-    if made.manifest.absent:
+        warn("It is not encrypted, and holds inputs of predictions and hashes of keys: keep it private.")
+    if backup.manifest.absent:
         raise BackupError(
             "The backup was made, but rows refer to files that are missing or damaged in the store:\n  "
-            + "\n  ".join(made.manifest.absent[:20])
+            + "\n  ".join(backup.manifest.absent[:20])
         )
 
 
@@ -65,8 +67,8 @@ def recipients() -> list[str]:
     return env.words("BACKUP_ENCRYPT_TO")
 
 
-def bring_back(options: argparse.Namespace) -> None:
-    wanted = restore.Options(
+def restore_backup(options: argparse.Namespace) -> None:
+    restore_options = restore.Options(
         backup=located(options.backup),
         identity=options.identity,
         replace=options.replace,
@@ -78,63 +80,69 @@ def bring_back(options: argparse.Namespace) -> None:
         only_check=options.check,
     )
     if options.verify:
-        manifest = restore.verified(wanted, None)
+        manifest = restore.verified(restore_options, None)
         rows = sum(manifest.rows.values())
-        say(f"{wanted.backup}: all {len(manifest.parts)} parts are whole, {rows:,} rows")
+        say(f"{restore_options.backup}: all {len(manifest.parts)} parts are whole, {rows:,} rows")
         return
     with work_directory() as work:
-        restore.restore(wanted, Database.configured(), work, say)
+        restore.restore(restore_options, Database.configured(), work, say)
 
 
 def receive(options: argparse.Namespace) -> None:
     """Stores what comes from standard input in the default place, as a backup or as tombstones."""
     place = places.open_place(default_place())
-    place.prepare()
-    if options.name == tombstones.FILE:
-        found = tombstones.parse(sys.stdin.buffer.read(), "the file")
-        say(f"{tombstones.add(place, found.values())} new tombstones")
-        return
-    if not places.NAME.fullmatch(options.name):
+    is_backup = places.NAME.fullmatch(options.name)
+    if not is_backup and options.name != tombstones.FILE:
         raise BackupError(f"{options.name} is no name of a backup, such as vigia-20260131T020000Z.tar")
-    with place.writer(options.name) as stream:
-        shutil.copyfileobj(sys.stdin.buffer, stream)
-        if options.sha256 and stream.digest != options.sha256:
-            raise BackupError(f"{options.name} is truncated or damaged: its digest is not {options.sha256}")
+    with work_directory():  # a backup at the same time would remove the unfinished file
+        place.prepare()
+        if not is_backup:
+            received = tombstones.parse(sys.stdin.buffer.read(), "the file")
+            say(f"{tombstones.add(place, received.values())} new tombstones")
+            return
+        with place.writer(options.name) as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+            if options.sha256 and stream.digest != options.sha256:
+                raise BackupError(
+                    f"{options.name} is truncated or damaged: its digest is not {options.sha256}"
+                )
 
 
-def repeat(options: argparse.Namespace) -> None:
+def run_schedule(options: argparse.Namespace) -> None:
     hours = env.text("BACKUP_EVERY", "24")
     try:
         every = float(hours) * 3600
     except ValueError:
         every = 0.0
     if every <= 0:
-        raise BackupError(f"BACKUP_EVERY is a number of hours above 0, not {hours!r}")
+        raise BackupError(f"BACKUP_EVERY must be a number of hours above 0, not {hours!r}")
     place = places.open_place(default_place())
     keep = env.number("BACKUP_KEEP", 14)
+    if keep < 0:
+        raise BackupError(f"BACKUP_KEEP is a number of backups, not {keep}")
     schedule.Schedule(Database.configured(), place, every, keep, recipients()).run()
 
 
-def complain(text: str) -> None:
+def warn(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def listed(options: argparse.Namespace) -> None:
+def list_backups(options: argparse.Namespace) -> None:
     place = places.open_place(options.to or default_place())
     for name in place.names():
         say(name)
 
 
 def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="python -m backups", description=__doc__.splitlines()[0])
-    commands = main.add_subparsers(required=True, metavar="COMMAND")
+    root = argparse.ArgumentParser(prog="python -m backups", description=__doc__.splitlines()[0])
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(function=function)
-        return added
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
 
-    def encrypts(to: argparse.ArgumentParser) -> None:
+    def add_encryption(to: argparse.ArgumentParser) -> None:
         to.add_argument(
             "--encrypt-to",
             action="append",
@@ -142,51 +150,51 @@ def parser() -> argparse.ArgumentParser:
             help="public key of age or SSH, or a file of them",
         )
 
-    added = command("create", make, "Makes a backup while everything runs.")
-    added.add_argument(
+    sub = command("create", create_backup, "Makes a backup while everything runs.")
+    sub.add_argument(
         "to", nargs="?", help="folder, or s3://bucket/prefix (default: BACKUP_TO, else backups in VIGIA_VAR)"
     )
-    encrypts(added)
-    added.add_argument(
+    add_encryption(sub)
+    sub.add_argument(
         "--keep", type=int, default=env.number("BACKUP_KEEP", 0), help="backups that stay there; 0: all"
     )
-    added.add_argument(
+    sub.add_argument(
         "--tombstones", action="store_true", help="make no backup, only record what was erased since"
     )
 
-    added = command("restore", bring_back, "Restores a backup into an empty place.")
-    added.add_argument("backup", help="file, s3://bucket/prefix/name, or a name in the default place")
-    added.add_argument(
+    sub = command("restore", restore_backup, "Restores a backup into an empty place.")
+    sub.add_argument("backup", help="file, s3://bucket/prefix/name, or a name in the default place")
+    sub.add_argument(
         "--identity", type=Path, metavar="FILE", help="private key of an encrypted backup; -: standard input"
     )
-    added.add_argument("--replace", action="store_true", help="replace existing data, after a safety copy")
-    added.add_argument(
+    sub.add_argument("--replace", action="store_true", help="replace existing data, after a safety copy")
+    sub.add_argument(
         "--safety-to",
         default="",
         metavar="PLACE",
         help="place of the safety copy (default: beside the backup)",
     )
-    added.add_argument(
+    sub.add_argument(
         "--no-safety-copy",
         action="store_true",
         help="with --replace, if the present data cannot be backed up",
     )
-    added.add_argument("--other-key", action="store_true", help="restore although ARTIFACT_KEY differs")
-    added.add_argument(
+    sub.add_argument("--other-key", action="store_true", help="restore although ARTIFACT_KEY differs")
+    sub.add_argument(
         "--without-tombstones", action="store_true", help="restore although the file of tombstones is lost"
     )
-    added.add_argument("--verify", action="store_true", help="only verify the backup")
-    added.add_argument("--check", action="store_true", help="only find out whether it could be restored here")
-    encrypts(added)
+    sub.add_argument("--verify", action="store_true", help="only verify the backup")
+    sub.add_argument("--check", action="store_true", help="only find out whether it could be restored here")
+    add_encryption(sub)
 
-    added = command("receive", receive, "Stores a backup from standard input in the default place.")
-    added.add_argument("name")
-    added.add_argument("--sha256", default="", help="the digest that it must have")
+    sub = command("receive", receive, "Stores a backup from standard input in the default place.")
+    sub.add_argument("name")
+    sub.add_argument("--sha256", default="", help="the digest that it must have")
 
-    added = command("list", listed, "Lists backups, oldest first.")
-    added.add_argument("to", nargs="?")
-    command("schedule", repeat, "Makes backups every BACKUP_EVERY hours, until it is stopped.")
-    return main
+    sub = command("list", list_backups, "Lists backups, oldest first.")
+    sub.add_argument("to", nargs="?")
+    command("schedule", run_schedule, "Makes backups every BACKUP_EVERY hours, until it is stopped.")
+    return root
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -196,14 +204,14 @@ def run(arguments: list[str] | None = None) -> int:
             os.chdir(called_from)
     try:
         options.function(options)
-    except BackupError as error:
-        complain(str(error))
+    except (BackupError, OSError) as error:
+        warn(str(error))
         return 1
     except psycopg.Error as error:
-        complain(f"the database refuses: {error}. Run the same command again when its cause is mended")
+        warn(f"the database refuses: {error}. Run the same command again when its cause is mended")
         return 1
     except KeyboardInterrupt:
-        complain("interrupted")
+        warn("interrupted")
         return 130
     return 0
 

@@ -58,7 +58,7 @@ class Manifest:
 
 
 def fingerprint(secret: str) -> str:
-    """Returns a value that tells two secrets apart and does not tell them."""
+    """Returns a value that differs for different secrets and does not reveal them."""
     return hmac.new(secret.encode(), b"fingerprint in a Vigia backup", hashlib.sha256).hexdigest()[:32]
 
 

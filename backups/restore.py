@@ -1,8 +1,8 @@
-"""Restores one backup. An interruption at any line is continued by the same command.
+"""Restores one backup. After an interruption at any point, the same command finishes the restore.
 
-The order of the steps makes this true: nothing is touched before the backup is verified; the store's files
+The order of the steps ensures this: nothing is touched before the backup is verified; the store's files
 come first, under their own digests; the database is replaced in one transaction, which leaves a marker; and
-the marker goes last. A start of Vigía refuses a database with a marker.
+the marker is removed last. Vigía does not start on a database with the marker.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _restore(options: Options, target: Database, work: Path, say: Say) -> None:
     place, name = places.split(options.backup)
     _check_tombstones(place, tombstones.read(place), options)
     known = _known_migrations(target)
-    _check_age(manifest, known)
+    _check_version(manifest, known)
     with target.connect() as connection:
         if manifest.postgres // 10_000 > connection.info.server_version // 10_000:
             raise BackupError(
@@ -134,7 +134,7 @@ def _restore(options: Options, target: Database, work: Path, say: Say) -> None:
     store.put_in_place(parts / "store", store.directory())
     say(f"store: {sum(part.startswith(archive.STORE) for part in manifest.parts)} files are in place")
     target.replace(parts / archive.DUMP, name)
-    _finish(options, target, manifest, entries, work, say, whole=not is_empty)
+    _finish(options, target, manifest, entries, work, say, remove_other_files=not is_empty)
 
 
 def _finish(
@@ -145,7 +145,7 @@ def _finish(
     work: Path,
     say: Say,
     *,
-    whole: bool,
+    remove_other_files: bool,
 ) -> None:
     """Brings the replaced database up to date and removes the marker."""
     with target.connect() as connection:
@@ -163,7 +163,7 @@ def _finish(
     file.write_bytes(b"".join(map(tombstones.line, entries.values())))
     output = _manage(target, "apply_erasures", str(file), "--migrate", "--skip-checks")
     say(f"tombstones: {output.strip() or 'none'}")
-    if whole:
+    if remove_other_files:
         kept = {part.removeprefix(archive.STORE) for part in manifest.parts}
         if count := store.remove_others(store.directory(), kept):
             say(f"store: removed {count} files of the replaced database")
@@ -201,7 +201,7 @@ def _known_migrations(target: Database) -> dict[str, set[str]]:
     return known
 
 
-def _check_age(manifest: Manifest, known: dict[str, set[str]]) -> None:
+def _check_version(manifest: Manifest, known: dict[str, set[str]]) -> None:
     """Refuses a backup whose migrations or version the present code does not know."""
     unknown = [
         f"{app}.{name}"
@@ -240,14 +240,14 @@ def _make_safety_copy(
     directory = work / "safety"
     directory.mkdir()
     try:
-        made = create(target, safety, directory, encrypt_to=list(options.encrypt_to), suffix=BEFORE_RESTORE)
+        copy = create(target, safety, directory, encrypt_to=list(options.encrypt_to), suffix=BEFORE_RESTORE)
     except (BackupError, psycopg.Error) as error:
         raise BackupError(
             f"the present content cannot be backed up: {error}. Nothing was changed; add --no-safety-copy to "
             "lose it"
         ) from error
     shutil.rmtree(directory)
-    say(f"the present content is kept in {safety.label}/{made.name}")
+    say(f"the present content is kept in {safety.label}/{copy.name}")
 
 
 def _manage(target: Database, *arguments: str) -> str:

@@ -28,7 +28,7 @@ ROLE: Final = "backup"
 BEAT_SECONDS: Final = 5.0
 MINUTE: Final = 60.0
 RETRY_SECONDS: Final = 300.0
-LATE: Final = 1.25
+OVERDUE_INTERVALS: Final = 1.25
 """A backup is overdue after this many intervals, and an hour."""
 HEARTBEAT: Final = """
     INSERT INTO training_heartbeat (name, role, at) VALUES (%s, %s, clock_timestamp())
@@ -67,7 +67,7 @@ class Schedule:
         if self.failure:
             return self.failure
         age = time.time() - (self.last or self.started)
-        if age > self.every * LATE + 3600:
+        if age > self.every * OVERDUE_INTERVALS + 3600:
             return f"the last backup is {age / 3600:.0f} hours old"
         return ""
 
@@ -85,17 +85,17 @@ class Schedule:
                 self.last = time_of(names[-1]) if names else 0.0
             if now >= self.last + self.every:
                 with work_directory() as work:
-                    made = create(self.source, self.place, work, encrypt_to=self.encrypt_to, keep=self.keep)
-                self.last = time_of(made.name)
-                log(f"{self.place.label}/{made.name}: {made.size:,} bytes in {time.time() - now:.0f} s")
-                for absent in made.manifest.absent:
+                    backup = create(self.source, self.place, work, encrypt_to=self.encrypt_to, keep=self.keep)
+                self.last = time_of(backup.name)
+                log(f"{self.place.label}/{backup.name}: {backup.size:,} bytes in {time.time() - now:.0f} s")
+                for absent in backup.manifest.absent:
                     log(f"a row refers to {absent}, which is missing or damaged in the store")
-                for name in made.removed:
+                for name in backup.removed:
                     log(f"removed {name}: {self.keep} backups are kept")
             else:
                 tombstones.export(self.source, self.place)
             if self.failure:
-                log("works again")
+                log("recovered")
             self.failure = ""
         except (BackupError, OSError, psycopg.Error) as error:
             message = " ".join(str(error).split())
@@ -104,14 +104,14 @@ class Schedule:
             self.failure = message
             self.retry_at = time.time() + RETRY_SECONDS
 
-    def beat(self) -> None:
+    def send_heartbeats(self) -> None:
         """Sends heartbeats while backups are in order; a thread's function."""
-        told = ""
+        logged = ""
         while not self.stopped.is_set():
             problem = self.problem()
-            if problem and problem not in (told, self.failure):
+            if problem and problem not in (logged, self.failure):
                 log(problem)
-            told = problem
+            logged = problem
             if not problem:
                 heartbeat_files.touch(ROLE)
                 try:
@@ -131,7 +131,7 @@ class Schedule:
         signal.signal(signal.SIGINT, stop)
         hours, kept = self.every / 3600, self.keep or "all"
         log(f"every {hours:g} hours to {self.place.label}, {kept} are kept")
-        threading.Thread(target=self.beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self.send_heartbeats, name="heartbeat", daemon=True).start()
         while True:
             self.step()
             self.stopped.wait(MINUTE)

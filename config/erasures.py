@@ -133,7 +133,7 @@ def _delete_rows(table: str, records: list[Record]) -> int:
 
 
 def _month(month: Month) -> int:
-    """Removes a month of the log, kept or not: it was removed before. Returns the number of its rows."""
+    """Removes a month of the log again, also if reviews keep it. Returns the number of its rows."""
     removal = retention.remove_month(month)
     if removal is not None and removal.kept:
         raise RuntimeError(f"the month {month.table} cannot be removed again: {removal.kept}")
@@ -161,7 +161,7 @@ def _user(record: Record) -> int:
     try:
         with transaction.atomic():
             user.delete()
-    except ProtectedError:  # rows of the backup name the user; without keys and rights it is only a name
+    except ProtectedError:  # rows name the user, who stays without keys and rights
         AuthToken.objects.filter(user=user).delete()
         user.groups.clear()
         user.user_permissions.clear()

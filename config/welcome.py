@@ -42,7 +42,7 @@ def compose(
     shown = f"password: {CAT} {password}" if password.exists() else "the password that you set"
     lines = _pages(place, shown, f"{CAT} {key}" if key.exists() else "", unusable)
     if key.exists():
-        # Nobody knows the authority of a try, so curl cannot check its certificate.
+        # curl does not know Caddy's own authority, so it cannot check the certificate.
         curl = "curl -sk" if environment.get("VIGIA_CERTIFICATES") == "local_certs" else "curl -s"
         header = f'"Authorization: Token $({CAT.replace("exec", "exec -T")} {key})"'
         # One line: the log puts the service's name before each line.

@@ -12,7 +12,7 @@ from django.db import connection
 log = logging.getLogger(__name__)
 
 stopping = threading.Event()
-"""Set once this process stops: requests that wait for something else are answered at once."""
+"""Set when this process stops: requests that wait for a job are then answered at once."""
 
 
 class PeriodicThread:

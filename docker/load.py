@@ -1,4 +1,4 @@
-"""Sends predictions at a fixed rate, and proves that none of them was lost.
+"""Sends predictions at a fixed rate, and checks that none of them was lost.
 
 python -m docker.load send URL RESULT    sends predictions of churn to the server at URL; writes RESULT
 python -m docker.load compare RESULT     compares RESULT with the log; needs DATABASE_URL or DATABASE_URL_FILE

@@ -10,11 +10,13 @@ instead of a random one. Exit code 1: refused; the message says why.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -213,8 +215,7 @@ def write(path: Path, text: str, owner: Owner) -> None:
 
 def make_directory(path: Path, owner: Owner) -> None:
     """Makes a directory of mode 0700; its reader mounts it read-only."""
-    if not path.exists():
-        path.mkdir(mode=0o700)
+    path.mkdir(mode=0o700, exist_ok=True)
     _own(path, owner)
 
 
@@ -233,6 +234,23 @@ def make(places: Places, replace: str = "") -> list[str]:
         its secrets.
     """
     own = own_secrets(places.own)
+    make_directory(places.stored, (os.geteuid(), os.getegid()))
+    with locked(places.stored):
+        return _make(places, own, replace)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Lets one maker work at a time: each of two would make other secrets, and mix them."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _make(places: Places, own: Mapping[str, str], replace: str) -> list[str]:
     stored = read_stored(places.stored)
     for name, text in own.items():
         if name != replace and stored.get(name, text) not in ("", text):
@@ -250,7 +268,6 @@ def make(places: Places, replace: str = "") -> list[str]:
             "name in ./secrets/"
         )
     made = []
-    make_directory(places.stored, (os.geteuid(), os.getegid()))
     for name, maker in SECRETS.items():
         if stored.get(name) and name != replace:
             continue

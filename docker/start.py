@@ -1,10 +1,11 @@
 """The image's entry point: runs a command only against a database that is migrated for this image.
 
-python -m docker.start COMMAND …    exit code 1: migrations of this image are missing
+python -m docker.start COMMAND …    exit code 1: the database is not ready for this image
 python -m docker.start --record     the build: writes the image's last migrations to docker/migrations.json
 
 A process of new code on an old schema would fail at its first statement, or write rows that the migration
-does not expect. A database that cannot be reached is no reason to refuse: the processes wait for it.
+does not expect; half a restore may lack rows. A database that cannot be reached is no reason to refuse: the
+processes wait for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from urllib.parse import urlsplit
 
 RECORD = Path(__file__).with_name("migrations.json")
 CONNECT_SECONDS = 5
+
+
+class UnfinishedRestore(Exception):
+    """The database has the marker of an interrupted restore."""
 
 
 def record() -> None:
@@ -44,7 +49,12 @@ def database_url() -> str:
 
 
 def missing(url: str) -> set[tuple[str, str]]:
-    """Returns the required migrations that the database lacks; empty if it cannot be reached."""
+    """Returns the required migrations that the database lacks; empty if it cannot be reached.
+
+    Raises
+    ------
+    UnfinishedRestore : the database has the marker of an interrupted restore.
+    """
     import psycopg
 
     wanted = required()
@@ -52,13 +62,28 @@ def missing(url: str) -> set[tuple[str, str]]:
         with psycopg.connect(url, connect_timeout=CONNECT_SECONDS) as connection:
             row = connection.execute("SELECT to_regclass('public.vigia_restore') IS NULL").fetchone()
             if row is not None and not row[0]:
-                return {("restore", "not finished: run ./restore again")}
+                raise UnfinishedRestore
             rows = connection.execute("SELECT app, name FROM django_migrations").fetchall()
     except psycopg.errors.UndefinedTable:
         return wanted
     except psycopg.OperationalError:
         return set()
     return wanted - {(str(app), str(name)) for app, name in rows}
+
+
+def refusal(url: str) -> str:
+    """Returns why no command may run on the database; empty if one may."""
+    try:
+        absent = missing(url)
+    except UnfinishedRestore:
+        return "a restore of the database was not finished: run the same ./restore command again"
+    if not absent:
+        return ""
+    names = ", ".join(sorted(f"{app} {name}" for app, name in absent))
+    return (
+        f"the database is not migrated for this version of Vigía ({names}). "
+        "Run ./upgrade, or docker compose up migrate"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -71,13 +96,9 @@ def main(arguments: list[str]) -> int:
         return 2
     url = database_url()
     if urlsplit(url).scheme in ("postgresql", "postgres"):
-        absent = missing(url)
-        if absent:
-            names = ", ".join(sorted(f"{app} {name}" for app, name in absent))
-            sys.stderr.write(
-                f"REFUSED: the database is not migrated for this version of Vigía ({names}). "
-                "Run ./upgrade, or docker compose up migrate.\n"
-            )
+        message = refusal(url)
+        if message:
+            sys.stderr.write(f"REFUSED: {message}.\n")
             return 1
     return os.execvp(arguments[0], arguments)  # noqa: S606
 

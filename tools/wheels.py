@@ -2,8 +2,8 @@
 
     make wheels
 
-asks the package index through pip, for each machine and Python. A lock file holds digests without file names,
-so a test reads this file to see, without network, that no package has to be compiled.
+asks the package index through pip, for each machine and Python. A lock file holds digests without file
+names. A test reads the written file to check without network that no package has to be compiled.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Application:
         self._give_up_task = loop.create_task(self._give_up())
 
     def stop(self) -> None:
-        """Ends the waits for jobs, because the server stops."""
+        """Answers the requests that wait for jobs, because the server stops."""
         background.stopping.set()
 
     def close(self) -> None:

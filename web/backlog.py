@@ -12,6 +12,7 @@ import ctypes
 import os
 import socket
 import struct
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,8 @@ _DROP_SYN: Final = b"".join(
 
 def drop_handshakes(listener: socket.socket) -> None:
     """Makes the kernel drop further SYNs of a socket, whichever process accepts. Does nothing off Linux."""
+    if sys.platform != "linux":
+        return  # the number is another option there
     program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
     with suppress(OSError):
         listener.setsockopt(

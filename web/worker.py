@@ -164,8 +164,11 @@ class WebServer(Server):
             self._checks.cancel()
 
     async def _drain_listeners(self, sockets: list[socket.socket]) -> None:
-        """Stops accepting. gunicorn closes its own sockets before it stops the workers, but not before it
-        replaces them, or after it has started a new master (SIGUSR2)."""
+        """Stops accepting.
+
+        gunicorn closes its own sockets before it stops all workers. They stay open if it only replaces
+        workers, or if another master has them, too (SIGUSR2).
+        """
         stays_open = has_another_master() or any(backlog.is_open_in(self._master, sock) for sock in sockets)
         await asyncio.gather(*(each.drain(is_last=not stays_open) for each in self._listeners))
 
@@ -215,7 +218,9 @@ class WebServer(Server):
 
 
 class WebWorker(UvicornWorker):
-    """Attributes
+    """gunicorn's worker class of the web processes.
+
+    Attributes
     ----------
     drain_seconds : see `WebServer`; config/gunicorn.py sets it.
     """

@@ -196,8 +196,9 @@ def monitoring(prometheus: str, alertmanager: str, grafana: str, expected: int) 
             raise Unexpected(f"{expected} targets are to be up; after 60 s: {shown}")
         time.sleep(1)
     rules = [rule for group in read(prometheus, "/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
-    if len(rules) < 10 or (ill := [rule for rule in rules if rule["health"] == "err"]):
-        raise Unexpected(f"{len(rules)} rules; with errors: {ill if rules else ''}")
+    ill = [rule for rule in rules if rule["health"] == "err"]
+    if len(rules) < 10 or ill:
+        raise Unexpected(f"{len(rules)} rules; with errors: {ill}")
     if len(read(prometheus, "/api/v1/alertmanagers")["data"]["activeAlertmanagers"]) != 1:
         raise Unexpected("Prometheus knows no Alertmanager")
     if read(alertmanager, "/api/v2/status")["config"]["original"] == "":

@@ -36,7 +36,9 @@ step_welcome() {
 
 # Ids and starts of all containers; one-shots run again in the same container.
 identities() {
-    docker inspect --format '{{.Name}} {{.Id}} {{if eq .State.Status "running"}}{{.State.StartedAt}}{{end}}' $(containers --all) | sort
+    local ids
+    ids=$(containers --all) && [ -n "$ids" ] || fail 'no containers'
+    docker inspect --format '{{.Name}} {{.Id}} {{if eq .State.Status "running"}}{{.State.StartedAt}}{{end}}' $ids | sort
 }
 
 step_again() {
@@ -92,10 +94,12 @@ step_kill() {
     wait $probe
     result=$(cat "$WORK/probe")
     [[ $result == *' 0 failures' && $result != '0 '* ]] || fail "while $(echo $services) were killed: $result"
+    local tries
     for service in web postgres proxy; do
         kill_services 120 "$service"
+        tries=0
         until client predict >"$LOG" 2>&1; do
-            [ $((tries = ${tries:-0} + 1)) -lt 10 ] || fail "$service was killed; afterwards: $(cat "$LOG")"
+            [ $((tries += 1)) -lt 10 ] || fail "$service was killed; afterwards: $(cat "$LOG")"
             sleep 1
         done
     done

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the steps of docker/check.sh share.
+# Functions that the steps of docker/check.sh share.
 
 # Functions, so that commands that Vigía prints can be run verbatim with another client. `command` skips functions.
 docker() { command $DOCKER "$@"; }
@@ -19,7 +19,7 @@ note() { NOTE="${NOTE:+$NOTE; }$*"; }
 
 skip() { printf 'NOT CHECKED  %s: %s\n' "$STEP" "$*"; }
 
-# Once, not for every shell around it.
+# Prints a failed command once, not again in every surrounding shell.
 trouble() { [ "$BASH_SUBSHELL" -gt 0 ] || printf 'FAIL  %s, %s: %s\n' "$STEP" "$1" "$2" >&2; }
 
 # Containers of the project: `containers` for the running ones, `containers --all`.

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Steps: upgrades with ./upgrade.
 
-# To a rebuilt image while clients ask.
+# An upgrade to a rebuilt image, while clients send predictions.
 step_upgrade() {
     CONCERNED=(web migrate proxy)
     local before id
@@ -13,6 +13,7 @@ step_upgrade() {
     git -C "$FOLDER" -c user.name=check -c user.email=check@example.com commit --quiet --all --message 'Another version'
     load_begin
     (cd "$FOLDER" && ./upgrade) >"$LOG" 2>&1 || fail "./upgrade: $(tail -n 60 "$LOG")"
+    has_backup
     load_end
     [ "$(number_of web)" = 2 ] || fail "two containers of web before the upgrade, $(number_of web) after it"
     for id in $(containers --filter label=com.docker.compose.service=web); do
@@ -21,6 +22,8 @@ step_upgrade() {
     done
     scale 1 1
 }
+
+has_backup() { grep -qE '^/backups/vigia-[0-9TZ]+\.tar$' "$LOG" || fail "./upgrade names no backup: $(tail -n 60 "$LOG")"; }
 
 # The last commit of version 0.1.0, which kept its secrets in .env and published web itself.
 BEFORE=020bf5e
@@ -53,6 +56,7 @@ step_upgrade_from_before() {
     before=$(logged)
     git -C "$OTHER_FOLDER" checkout --quiet --detach "$new"
     in_other ./upgrade >"$LOG" 2>&1 || fail "./upgrade: $(tail -n 60 "$LOG")"
+    has_backup
     after=$(logged)
     [ "$before" = "$after" ] || fail "the log had (rows|digest) $before before the upgrade, and has $after"
     ! grep -qE '^[A-Z_]*(PASSWORD|KEY|TOKEN)=.' "$OTHER_FOLDER/.env" || fail 'a secret stayed in .env'

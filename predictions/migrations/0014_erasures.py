@@ -10,13 +10,15 @@ from django.conf import settings
 from django.db import migrations, models
 
 MAKE = """
--- 'erase' for a person's rows; 'move' for rows that change their partition, which is no erasure.
+-- 'erase' for a person's rows; 'move' for rows that change their partition, which is no erasure. Nothing opens the
+-- records of erasures: without them a restored backup would bring the rows back.
 CREATE OR REPLACE FUNCTION vigia_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' AND current_setting('vigia.maintenance', true) = 'truncate' THEN
         RETURN NULL;
     END IF;
-    IF TG_OP = 'DELETE' AND current_setting('vigia.maintenance', true) IN ('move', 'erase') THEN
+    IF TG_OP = 'DELETE' AND TG_TABLE_NAME <> 'predictions_erasure'
+            AND current_setting('vigia.maintenance', true) IN ('move', 'erase') THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION '% is append-only: % is refused', TG_TABLE_NAME, TG_OP

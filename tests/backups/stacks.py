@@ -102,17 +102,17 @@ class Stack:
         assert process.returncode == code, output
         return output
 
-    def beside(self, *command: str | Path, code: int = 0) -> str:
+    def beside(self, *command: str | Path, code: int = 0, **environment: str) -> str:
         """Runs a command beside the stack; returns its output."""
         done = subprocess.run(
             [sys.executable, "-m", "local.stack", "--reuse", "--", *command],
-            cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240, check=False,
+            cwd=ROOT, env=self.env | environment, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def manage(self, *arguments: str | Path, code: int = 0) -> str:
-        return self.beside(sys.executable, "manage.py", *arguments, code=code)
+    def manage(self, *arguments: str | Path, code: int = 0, **environment: str) -> str:
+        return self.beside(sys.executable, "manage.py", *arguments, code=code, **environment)
 
     def fill(self) -> list[str]:
         """Migrates and adds rows; returns the client's keys."""
@@ -124,8 +124,9 @@ class Stack:
     def url(self) -> str:
         return str(json.loads((self.var / "stack.json").read_text())["database_url"])
 
-    def sql(self, statement: str, *parameters: Any) -> list[Any]:
-        with psycopg.connect(self.url) as connection:
+    def sql(self, statement: str, *parameters: Any, alone: bool = False) -> list[Any]:
+        """Returns the first column of a statement's rows. alone: outside a transaction."""
+        with psycopg.connect(self.url, autocommit=alone) as connection:
             cursor = connection.execute(statement, parameters)  # type: ignore[call-overload]
             return [row[0] for row in cursor.fetchall()] if cursor.description else []
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from backups import archive, encryption, places, store, tombstones
+from backups.__main__ import run
 from backups.archive import Manifest
+from backups.create import work_directory
 from backups.errors import BackupError
 
 NAME = "vigia-20260131T020000Z.tar"
@@ -178,3 +180,23 @@ def test_a_recipient_that_is_no_key_is_refused_in_words() -> None:
         encryption.recipients(["age1nonsense"])
     with pytest.raises(BackupError, match="is no recipient"):
         encryption.recipients(["/nowhere/keys.txt"])
+
+
+def test_a_received_backup_waits_for_no_unfinished_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VIGIA_VAR", str(tmp_path))
+    monkeypatch.setenv("BACKUP_TO", str(tmp_path / "backups"))
+    folder = places.Folder(tmp_path / "backups")
+    with work_directory():
+        folder.prepare()
+        with folder.writer(NAME) as stream:
+            stream.write(b"content")
+            assert run(["receive", "vigia-20200101T000000Z.tar"]) == 1
+    assert "another backup or restore is running" in capsys.readouterr().err
+    assert folder.names() == [NAME]
+
+
+def test_a_negative_number_of_backups_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["create", str(tmp_path), "--keep", "-1"]) == 1
+    assert "is a number of backups" in capsys.readouterr().err

@@ -87,11 +87,12 @@ def test_revoked_keys_and_changed_accounts_are_recorded() -> None:
     ]  # fmt: skip
 
 
-def test_records_of_erasures_are_append_only() -> None:
+@pytest.mark.parametrize("how", ["", "erase", "move"])
+def test_records_of_erasures_are_append_only_also_for_who_erases(how: str) -> None:
     User.objects.create_user("leaver").delete()
     for statement in ("DELETE FROM predictions_erasure", "UPDATE predictions_erasure SET kind = 'key'"):
         with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
-            erase(statement, how="")
+            erase(statement, how=how)
 
 
 def test_applying_records_erases_and_a_repetition_changes_nothing(churn: ModelVersion) -> None:

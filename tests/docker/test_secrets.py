@@ -8,6 +8,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dj_database_url
@@ -263,3 +264,21 @@ def test_the_command_prints_names_and_no_secret(places: Places, capsys: pytest.C
     assert refused.err.startswith("REFUSED: secrets/redis_password differs")
     for value in [*values, "another"]:
         assert value not in first.out + first.err + refused.out + refused.err
+
+
+def test_makers_at_the_same_time_make_the_same_secrets(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = maker.write
+
+    def slowly(path: Path, text: str, owner: maker.Owner) -> None:
+        time.sleep(0.002)
+        write(path, text, owner)
+
+    monkeypatch.setattr(maker, "write", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: maker.make(places), range(4)))
+    assert sorted(map(bool, made)) == [False, False, False, True]
+    written = files(places)
+    assert written["vigia/secret_key"] == written["stored/secret_key"]
+    assert written["backup/database_url"] == written["vigia/database_url"]

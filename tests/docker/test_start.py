@@ -71,6 +71,12 @@ def test_a_database_that_lacks_one_migration_is_refused(recorded: Path, empty_da
     assert start.missing(empty_database) == set()
 
 
+def test_a_database_with_half_a_restore_is_refused(recorded: Path, empty_database: str) -> None:
+    with psycopg.connect(empty_database, autocommit=True) as other:
+        other.execute("CREATE TABLE vigia_restore ()")
+    assert start.refusal(empty_database).startswith("a restore of the database was not finished")
+
+
 def test_an_unreachable_database_is_no_reason_to_refuse(recorded: Path) -> None:
     assert start.missing("postgresql://nobody@127.0.0.1:1/none") == set()
 

@@ -27,6 +27,8 @@ PROCESSES: Final = 2
 """Processes at once; another request waits."""
 COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
 FAILED: Final = "the process for dataset files failed; its error is in the log"
+ANSWER_SECONDS = 120.0
+"""Seconds for a message and its reply; then the process is killed, or it would hold its place forever."""
 
 _free = threading.BoundedSemaphore(PROCESSES)
 
@@ -66,10 +68,10 @@ class LoggedPredictions:
         self._child = child
         self.any: bool = child.reply()
 
-    def hold(self, ids: Sequence[str]) -> bool:
+    def include_all(self, ids: Sequence[str]) -> bool:
         """Returns whether the file has all these predictions."""
-        held: bool = self._child.call(ids)
-        return held
+        has_all: bool = self._child.call(ids)
+        return has_all
 
 
 class _Child:
@@ -78,22 +80,24 @@ class _Child:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self._requests, self._replies = process.stdin, process.stdout
+        self._process, self._requests, self._replies = process, process.stdin, process.stdout
 
     def call(self, message: Any) -> Any:
         self.send(message)
         return self.reply()
 
     def send(self, message: Any) -> None:
-        with suppress(BrokenPipeError):  # it has ended; `reply` raises the reason
+        # It has ended, or was killed: `reply` raises the reason.
+        with suppress(BrokenPipeError), self._in_time():
             pickle.dump(message, self._requests)
             self._requests.flush()
 
     def reply(self) -> Any:
         """Returns the next reply, or raises the error of the disk that ended the process, such as ENOSPC."""
         try:
-            reply = pickle.load(self._replies)  # noqa: S301 - of our own process
-        except EOFError:
+            with self._in_time():
+                reply = pickle.load(self._replies)  # noqa: S301 - of our own process
+        except (EOFError, pickle.UnpicklingError):  # nothing, or a part of a reply
             raise RuntimeError(FAILED) from None
         if isinstance(reply, OSError):
             raise reply
@@ -102,6 +106,16 @@ class _Child:
     def close(self) -> None:
         with suppress(BrokenPipeError):  # it has not read everything
             self._requests.close()
+
+    @contextmanager
+    def _in_time(self) -> Iterator[None]:
+        timer = threading.Timer(ANSWER_SECONDS, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
         parquet_process.logged_predictions(path) as known,
     ):
         for page in row_sources.of(source).predictions(model, source) if known.any else ():
-            if not known.hold(page):
+            if not known.include_all(page):
                 return
             rows += len(page)
     if rows:

@@ -13,11 +13,11 @@ from config import erasures
 
 
 class Command(BaseCommand):
-    help = "Applies a file of tombstones to this database; ./restore does it."
+    help = "Applies a file of tombstones to this database, as ./restore does."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path)
-        parser.add_argument("--migrate", action="store_true", help="migrate the database before")
+        parser.add_argument("file", type=Path, help="tombstones.jsonl beside the backups")
+        parser.add_argument("--migrate", action="store_true", help="migrate the database first")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

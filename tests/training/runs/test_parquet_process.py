@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from django.conf import settings
 
@@ -51,6 +52,22 @@ def test_a_failure_in_the_other_process_is_an_error_here(tmp_path: Path, instanc
 
 
 @pytest.mark.usefixtures("_not_imported")
+@pytest.mark.parametrize("rows", [1, 100_000])
+def test_a_process_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    good = read_all(ROWS[:1], lambda raw: SCHEMA.read(raw, with_target=True))
+    with (
+        pytest.raises(RuntimeError, match="the process for dataset files failed"),
+        parquet_process.dataset_writer(tmp_path / "rows", SCHEMA) as writer,
+    ):
+        writer.write_instances(good, "y")
+        [child] = [each for each in psutil.Process().children() if "vigia_ml" in " ".join(each.cmdline())]
+        child.suspend()
+        monkeypatch.setattr(parquet_process, "ANSWER_SECONDS", 0.2)
+        writer.write_columns({"x": [1.5] * rows, "name": ["a"] * rows, "y": [3] * rows}, [None] * rows)
+    assert parquet_process._free._value == parquet_process.PROCESSES  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_not_imported")
 @pytest.mark.parametrize(
     ("path", "repeats", "number"),
     [("/dev/full", 1, errno.ENOSPC), ("missing/rows", 1, errno.ENOENT), ("missing/rows", 40, errno.ENOENT)],
@@ -81,9 +98,9 @@ def test_known_predictions_are_compared_in_the_other_process(tmp_path: Path) -> 
         writer.write_instances(good, "y", ["a", "b", None])
     with parquet_process.logged_predictions(tmp_path / "logged") as known:
         assert known.any
-        assert known.hold(["a"])
-        assert known.hold(["b", "a"])
-        assert not known.hold(["a", "c"])
+        assert known.include_all(["a"])
+        assert known.include_all(["b", "a"])
+        assert not known.include_all(["a", "c"])
     with parquet.DatasetWriter(tmp_path / "plain", SCHEMA) as writer:
         writer.write_instances(good, "y")
     with parquet_process.logged_predictions(tmp_path / "plain") as known:

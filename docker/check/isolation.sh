@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Steps: what containers must not be able to do.
+# Steps: ports, secrets, rights and networks: what containers must not be able to do.
 
 # Only the proxies are reached from outside.
 step_ports() {
     local ids service mode ports
     ids=$(some_containers)
-    # Ports asked for, and ports there: a container of internal networks alone gets none.
+    # Configured ports and published ones: a container of internal networks alone publishes none.
     docker inspect $ids --format '{{index .Config.Labels "com.docker.compose.service"}} {{.HostConfig.NetworkMode}} {{range .HostConfig.PortBindings}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}{{range .NetworkSettings.Ports}}{{range .}}{{.HostIp}}:{{.HostPort}} {{end}}{{end}}' >"$WORK/ports"
     while read -r service mode ports; do
         [ "$mode" != host ] || fail "$service is in the network of the host"
@@ -20,7 +20,7 @@ step_ports() {
 
 # No secret in what the engine shows of containers and image, in a command line or in a log.
 step_secrets() {
-    local shown=$WORK/shown secrets=$WORK/secrets name found id
+    local shown=$WORK/shown secrets=$WORK/secrets name found id ids all
     docker run --rm --label "vigia-check=$RUN" --network none --user 0 --volume "${COMPOSE_PROJECT_NAME}_secrets:/secrets:ro" \
         --entrypoint python "$VIGIA_IMAGE" -c '
 import pathlib
@@ -30,18 +30,21 @@ for path in pathlib.Path("/secrets").rglob("*"):
     printf '%s\n' "$KEY" "$PASSWORD" >>"$secrets"
     sort -u -o "$secrets" "$secrets"
     [ "$(awk 'length($0) >= 12' "$secrets" | wc -l)" -ge 9 ] || fail "too few secrets found to look for: $(wc -l <"$secrets")"
+    # In variables: the exit code of `$(…)` among arguments is lost.
+    ids=$(some_containers)
+    all=$(containers --all)
     {
-        docker inspect $(containers --all)
+        docker inspect $all
         docker image inspect "$VIGIA_IMAGE"
         docker history --no-trunc "$VIGIA_IMAGE"
-        for id in $(containers); do docker top "$id" -eo pid,args; done
+        for id in $ids; do docker top "$id" -eo pid,args; done
         compose logs --no-color
     } >"$shown" 2>&1
     grep -q '"Env"' "$shown" || fail "docker inspect shows no environment: the search is blind"
     found=$(grep -cFf "$secrets" "$shown") || true
     [ "$found" = 0 ] || fail "$found lines of docker inspect, history, top or logs hold a secret, such as: $(grep -Ff "$secrets" "$shown" | head -n 3)"
     # A secret that a user sets would be in such a variable.
-    name=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' $(containers --all) |
+    name=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' $all |
         grep -E '^[A-Z_]*(PASSWORD|SECRET|TOKEN|KEY|_URL|REDISCLI_AUTH)=.' | grep -vE '^GPG_KEY=' || true)
     [ -z "$name" ] || fail "environment of a container: $name"
     # A reader's directory opens for the reader alone.
@@ -91,7 +94,7 @@ except OSError as error:
     print(type(error).__name__, error)' "$2" "$3"
 }
 
-# Services without need have no way out; nobody reaches past the neighbours.
+# Only services that need it have a way out; the proxy reaches neither the database nor the broker.
 step_networks() {
     local outside listener id ids service way proxy ways_out=0 until=$((SECONDS + 60))
     # A listener that is outside of the project's networks: on the address of the engine's default bridge.
