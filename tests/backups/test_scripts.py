@@ -1,4 +1,4 @@
-"""What ./backup and ./restore do around the engine, with clients that fail or only print their arguments.
+"""The work of ./backup and ./restore around the engine, with clients that fail or only print their arguments.
 
 docker/check.sh runs both with an engine.
 """
