@@ -1,4 +1,4 @@
-"""What ./backup and ./restore do around the engine, with clients that fail or only print their arguments.
+"""./backup and ./restore, with clients of the engine that fail or only print their arguments.
 
 docker/check.sh runs both with an engine.
 """
