@@ -307,11 +307,20 @@ def other_sessions(connection: psycopg.Connection[Any]) -> list[str]:
     return [name for (name,) in rows]
 
 
+def erasure_count(connection: psycopg.Connection[Any]) -> int:
+    """Returns the number of recorded erasures, of which none is ever removed."""
+    if not has_table(connection, "predictions_erasure"):
+        return 0
+    return int(_scalar(connection, "SELECT count(*) FROM public.predictions_erasure"))
+
+
 def erasures(connection: psycopg.Connection[Any]) -> Iterator[Mapping[str, Any]]:
     """Yields the recorded erasures; none from a database that is older than their table."""
     if not has_table(connection, "predictions_erasure"):
         return
-    with connection.cursor() as cursor:
+    # In parts, from a cursor of the server: there may be a million.
+    with connection.transaction(), connection.cursor("erasures") as cursor:
+        cursor.itersize = 10_000
         cursor.execute(
             "SELECT id, kind, reference, moment, at FROM public.predictions_erasure ORDER BY at, id"
         )

@@ -19,7 +19,7 @@ import psycopg
 
 from backups import tombstones
 from backups.create import BEFORE_RESTORE, create, work_directory
-from backups.database import Database, has_table, unfinished
+from backups.database import Database, erasure_count, has_table, unfinished
 from backups.errors import BackupError
 from backups.places import Bucket, Folder
 from core import heartbeat_files
@@ -49,7 +49,8 @@ def time_of(name: str) -> float:
 
 @dataclass
 class Schedule:
-    """Makes backups when they are due. every : seconds between two backups."""
+    """Makes backups when they are due. every : seconds between two backups. exported : number of
+    erasures of which the place has tombstones."""
 
     source: Database
     place: Folder | Bucket
@@ -57,6 +58,7 @@ class Schedule:
     keep: int
     encrypt_to: list[str]
     last: float | None = None
+    exported: int | None = None
     failure: str = ""
     retry_at: float = 0.0
     started: float = field(default_factory=time.time)
@@ -80,6 +82,7 @@ class Schedule:
             with self.source.connect() as connection:
                 if unfinished(connection) is not None or not has_table(connection, "training_heartbeat"):
                     return  # a restore, or the first migration, is under way
+                erasures = erasure_count(connection)
             if self.last is None:
                 names = [name for name in self.place.names() if BEFORE_RESTORE not in name]
                 self.last = time_of(names[-1]) if names else 0.0
@@ -92,8 +95,11 @@ class Schedule:
                     log(f"a row refers to {absent}, which is missing or damaged in the store")
                 for name in backup.removed:
                     log(f"removed {name}: {self.keep} backups are kept")
-            else:
+            elif erasures != self.exported:  # the file may be long
                 tombstones.export(self.source, self.place)
+            else:
+                self.place.names()  # whether it is still there
+            self.exported = erasures
             if self.failure:
                 log("recovered")
             self.failure = ""

@@ -8,8 +8,9 @@ A line names a row by its id and a time, and holds no data of a person.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from backups import database
@@ -34,7 +35,12 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def parse(content: bytes, label: str) -> Tombstones:
-    """Parses the file.
+    """Parses the file; raises as `_entries` does."""
+    return {entry["id"]: entry for entry in _entries(content, label)}
+
+
+def _entries(content: bytes, label: str) -> Iterator[dict[str, Any]]:
+    """Yields the records one by one: the file may have a million.
 
     A last line without its end belongs to an interrupted append; the next append writes its record again.
 
@@ -42,29 +48,24 @@ def parse(content: bytes, label: str) -> Tombstones:
     ------
     BackupError : another line is damaged.
     """
-    lines = content.split(b"\n")
-    unfinished = lines.pop()
-    found: Tombstones = {}
-    for number, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
+    stream = io.BytesIO(content)
+    for number, text in enumerate(stream, 1):
         entry = _entry(text)
-        if entry is None and not _was_interrupted(lines, number):
+        if entry is not None:
+            yield entry
+        elif text.strip() and text.endswith(b"\n") and not _was_interrupted(text[:-1], stream):
             raise BackupError(
                 f"{label}, line {number} is damaged: restore the file from a copy, or remove the line if you "
                 "know what it recorded"
             )
-        if entry is not None:
-            found[entry["id"]] = entry
-    if unfinished.strip() and (entry := _entry(unfinished)) is not None:
-        found[entry["id"]] = entry
-    return found
 
 
-def _was_interrupted(lines: list[bytes], number: int) -> bool:
+def _was_interrupted(start: bytes, later: io.BytesIO) -> bool:
     """Returns whether a line is the beginning of a line that follows it, as an interrupted append leaves."""
-    start = lines[number - 1]
-    return any(later.startswith(start) for later in lines[number:])
+    position = later.tell()
+    found = any(line.startswith(start) for line in later)
+    later.seek(position)
+    return found
 
 
 def _entry(text: bytes) -> dict[str, Any] | None:
@@ -84,9 +85,10 @@ def read(place: Folder | Bucket) -> Tombstones | None:
 
 def add(place: Folder | Bucket, entries: Iterable[Mapping[str, Any]]) -> int:
     """Appends the entries that the file does not hold yet; makes the file; returns their number."""
-    known = read(place)
-    new = [entry for entry in entries if entry["id"] not in (known or {})]
-    if new or known is None:
+    content = place.read(FILE)
+    known = {entry["id"] for entry in _entries(content or b"", f"{place.label}/{FILE}")}
+    new = [entry for entry in entries if entry["id"] not in known]
+    if new or content is None:
         place.append(FILE, b"".join(map(line, new)))
     return len(new)
 

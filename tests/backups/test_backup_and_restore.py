@@ -191,6 +191,11 @@ def test_a_damaged_backup_is_refused_before_anything_is_touched(
     assert not (empty.var / "store").exists()
 
 
+def test_a_running_service_may_ask_about_a_backup(source: tuple[Stack, list[str]], backup: Path) -> None:
+    assert "parts are whole" in source[0].run("restore", backup, "--verify")
+    assert "not empty" in source[0].run("restore", backup, "--check", code=1)
+
+
 def test_another_artifact_key_is_named_at_once(backup: Path, empty: Stack) -> None:
     (empty.var / "artifact-key").write_text("another key, of enough characters to be one\n")
     assert "ARTIFACT_KEY is not the one of the backup" in empty.run("restore", backup, code=1)

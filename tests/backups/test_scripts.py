@@ -1,4 +1,4 @@
-"""./backup and ./restore, with clients of the engine that fail or only print their arguments.
+"""The work of ./backup and ./restore around the engine, with clients that fail or only print their arguments.
 
 docker/check.sh runs both with an engine.
 """
@@ -47,7 +47,7 @@ def test_a_restore_stops_the_service_after_its_check(kept: Path) -> None:
     lines = done.stdout.splitlines()
     check, stop = (next(n for n, line in enumerate(lines) if word in line) for word in ("--check", " stop "))
     assert done.returncode == 0 and check < stop
-    assert lines[-1] == "compose up --detach --wait"
+    assert lines[-1] == "compose up --detach --wait --scale web=1 --scale worker=1"
 
 
 @pytest.mark.parametrize("only", ["--check", "--verify", "--help"])

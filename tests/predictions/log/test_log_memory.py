@@ -14,6 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db.models.signals import post_init
 from django.test import Client
+from rest_framework.renderers import JSONRenderer
 from rest_framework.test import APIClient
 
 from predictions.log import queries
@@ -71,6 +72,31 @@ def test_a_page_read_in_pieces_has_the_same_bytes(
     in_one = page_of(api, CHURN + query)
     monkeypatch.setattr(queries, "PIECE", 7)
     assert page_of(api, CHURN + query) == in_one
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("listed", ["predictions", "outcomes"])
+def test_a_list_is_the_renderers_json_with_the_next_page_in_body_and_header(
+    logged: ModelVersion, api: APIClient, post: Post, listed: str, last: bool
+) -> None:
+    sent = [{"key": f"k{row}", "actual": row % 2 == 0} for row in range(5)]
+    assert post("/api/v1/models/churn/outcomes/", sent).status_code == 200
+    address = f"/api/v1/models/churn/{listed}/?limit={500 if last else 3}"
+    plain: Any = api.get(address)
+    body = plain.json()
+    assert list(body) == ["model", listed, "next"]
+    assert plain.content == JSONRenderer().render(body)
+    assert plain["Content-Type"] == "application/json"
+    assert plain.get("Link") == (None if last else f'<{body["next"]}>; rel="next"')
+    head: Any = api.head(address)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {**head.headers, "X-Request-ID": ""} == {**plain.headers, "X-Request-ID": ""}
+    indented: Any = api.get(address, headers={"Accept": "application/json; indent=2"})
+    assert indented.json() == body
+    assert b'\n  "next"' in indented.content
+    page: Any = api.get(address, headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert body[listed][0]["id" if listed == "predictions" else "prediction"] in page.content.decode()
 
 
 def test_the_csv_of_the_log_is_streamed_and_equals_the_json(logged: ModelVersion, api: APIClient) -> None:
