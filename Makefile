@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -82,6 +82,9 @@ backup-s3: install-dev ## Backups in S3-compatible storage, against moto's serve
 	@"$(VIGIA_VAR)/moto/bin/moto_server" -H 127.0.0.1 -p 5055 >"$(VIGIA_VAR)/moto/log" 2>&1 & server=$$!; \
 		trap 'kill $$server' EXIT; sleep 5; \
 		S3_ENDPOINT=http://127.0.0.1:5055 $(TEST_STACK) pytest -q tests/backups/test_s3.py
+
+backup-kills: install-dev ## Kills backups and restores at random moments (KILL_TIMES=10)
+	@KILL_TIMES=$${KILL_TIMES:-10} $(TEST_STACK) pytest -q tests/backups/test_backup_and_restore.py -k killed
 
 format: install-dev ## Rewrite to the house format
 	"$(BIN)/ruff" check --fix

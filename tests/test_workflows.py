@@ -89,7 +89,7 @@ def test_every_make_target_and_every_script_of_a_workflow_exists() -> None:
     long = [entry["target"] for entry in JOBS["nightly", "long"]["strategy"]["matrix"]["include"]]
     assert named == {"test"}
     assert {*named, *long} <= make_targets()
-    assert {"faults", "soak", "wheels", "backup-s3", "schemathesis"} == set(long)
+    assert {"faults", "soak", "wheels", "backup-kills", "backup-s3", "schemathesis"} == set(long)
     files = {
         word for script in scripts for word in re.findall(r"(?:^|\s)((?:[a-z.]+/)+[a-z]+\.[a-z]+)", script)
     }
