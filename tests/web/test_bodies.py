@@ -364,6 +364,7 @@ def test_idle_connections_end_soon_when_the_server_stops(django_db_setup: None, 
 def test_a_worker_with_many_connections_leaves_new_ones_to_other_workers(
     django_db_setup: None, tmp_path: Path
 ) -> None:
+    """A process without processor time takes fewer than its third, so there are three tries."""
     import psutil
 
     server = Server(tmp_path, WEB_CONCURRENCY="3")
@@ -379,21 +380,32 @@ def test_a_worker_with_many_connections_leaves_new_ones_to_other_workers(
             with lock:
                 kept.append(client)
 
-    try:
-        until = time.monotonic() + 30
-        while server.printed().count("Started server process") < 3:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        at_once(*[open_some] * 4)
-        shares = [
+    def shares() -> list[int]:
+        return [
             sum(
                 each.status == "ESTABLISHED" and each.laddr.port == server.port
                 for each in psutil.Process(pid).net_connections("tcp4")
             )
             for pid in server.workers()
         ]
-        assert sum(shares) == 60
-        assert min(shares) >= 8, shares  # a process that gets no processor time takes fewer than its third
+
+    def wait_until(holds: Callable[[], bool]) -> None:
+        until = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+    try:
+        wait_until(lambda: server.printed().count("Started server process") == 3)
+        tries: list[list[int]] = []
+        while not tries or min(tries[-1]) < 8:
+            assert len(tries) < 3, tries
+            while kept:
+                kept.pop().close()
+            wait_until(lambda: sum(shares()) == 0)
+            at_once(*[open_some] * 4)
+            tries.append(shares())
+            assert sum(tries[-1]) == 60
     finally:
         for client in kept:
             client.close()
