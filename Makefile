@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -28,7 +28,9 @@ run: install ## Start Vigía on http://127.0.0.1:8000 (Ctrl-C stops it)
 	@exec "$(BIN)/python" -m local.run
 
 test: lint contracts ## Every check that needs no Docker: lint, types, contracts, migrations, tests
-	@$(TEST_STACK) $(MAKE) --no-print-directory types migrations-check deploy-check unit
+	@$(TEST_STACK) $(MAKE) --no-print-directory -j2 --output-sync=target static unit
+
+static: types migrations-check deploy-check
 
 lint: install-dev ## Style and format
 	"$(BIN)/ruff" check
