@@ -38,7 +38,8 @@ step_upgrade_from_before() {
     CONCERNED=()
     git -C "$OTHER_FOLDER" cat-file -e "$BEFORE^{commit}" || fail "$BEFORE is not in this clone: fetch the whole history"
     local new before after key tag='' name
-    new=$(git -C "$OTHER_FOLDER" rev-parse HEAD)
+    # Not the version that the step before has made up, which may not skip 0.2.0.
+    new=$(git -C "$ROOT" rev-parse HEAD)
     git -C "$OTHER_FOLDER" checkout --quiet --detach "$BEFORE"
     for name in SECRET_KEY ARTIFACT_KEY POSTGRES_PASSWORD DATABASE_PASSWORD REDIS_PASSWORD METRICS_TOKEN GRAFANA_PASSWORD; do
         echo "$name=$(random)"
