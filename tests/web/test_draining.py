@@ -291,7 +291,9 @@ def test_a_second_master_keeps_the_socket(
         while len(children.read_text().split()) < 2:
             assert time.monotonic() < until, server.printed()
             time.sleep(0.05)
-        time.sleep(2)  # the new processes load the application
+        while server.printed().count("Started server process") < 4:  # they have loaded the application
+            assert time.monotonic() < until, server.printed()
+            time.sleep(0.05)
         terminate(server)
         server.process.wait(20)
         for _ in range(10):
