@@ -50,7 +50,7 @@ def sources(*rooms: str) -> Iterator[tuple[Path, ast.Module]]:
     for room in rooms:
         place = ROOT / room
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
-            if "migrations" not in path.parts:
+            if "migrations" not in path.relative_to(ROOT).parts:
                 yield path, parsed(path)
 
 
@@ -129,7 +129,7 @@ def codes_in_code() -> dict[str, str]:
     return {
         code: str(path.relative_to(ROOT))
         for path, tree in sources(*ROOMS)
-        if "management" not in path.parts and "admin" not in path.parts and path.name != "checks.py"
+        if not {"management", "admin"} & set(path.relative_to(ROOT).parts) and path.name != "checks.py"
         for code in codes_of(tree)
     }
 
@@ -227,7 +227,8 @@ def variables_in_code() -> frozenset[str]:
     names = {
         name
         for path, tree in sources(*ROOMS, "local", "docker")
-        if "check" not in path.parts  # variables of the container check, which no operator sets
+        # docker/check/ has variables of the container check, which no operator sets.
+        if "check" not in path.relative_to(ROOT).parts
         for name in variables_of(tree)
     }
     names |= {
