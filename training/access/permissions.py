@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from core.errors import Forbidden
 from training.models import RIGHTS, ModelVersion, RegisteredModel
 
-Right = Literal["predict", "give_outcomes", "train", "activate", "read_log"]
+Right = Literal["predict", "give_outcomes", "train", "activate", "read_log", "push"]
 
 
 def may(user: AbstractBaseUser | AnonymousUser, right: Right, model: RegisteredModel) -> bool:

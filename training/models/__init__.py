@@ -8,7 +8,7 @@ from training.models.activations import Activation, Rollout
 from training.models.heartbeats import Heartbeat
 from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
-from training.models.registry import RIGHTS, Dataset, GroupScope, RegisteredModel
+from training.models.registry import RIGHTS, Dataset, GroupScope, Origin, RegisteredModel
 from training.models.versions import (
     LARGE_COLUMNS,
     ModelVersion,
@@ -29,6 +29,7 @@ __all__ = [
     "IdempotencyKey",
     "Job",
     "ModelVersion",
+    "Origin",
     "PrunedArtifact",
     "ReferenceProfile",
     "RegisteredModel",

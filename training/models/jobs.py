@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.models.registry import Dataset, RegisteredModel, optional_user
+from training.models.registry import Dataset, Origin, RegisteredModel, optional_user
 
 
 class Job(models.Model):
@@ -87,6 +87,9 @@ class TrainingRun(Job):
         REPLACE = "replace", "replace: only the new rows"
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="runs")
+    origin = models.CharField(
+        max_length=10, choices=Origin.choices, default=Origin.TRAINED, db_default=Origin.TRAINED
+    )
     mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.REPLACE)
     upload = models.ForeignKey(
         Dataset,

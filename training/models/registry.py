@@ -20,6 +20,7 @@ RIGHTS = (
     ("train", "Can request training runs and evaluations"),
     ("activate", "Can activate and roll back versions"),
     ("read_log", "Can read the prediction log"),
+    ("push", "Can push versions of models"),
 )
 
 
@@ -30,8 +31,20 @@ def optional_user() -> models.ForeignKey[User | Combinable | None, User | None]:
     )
 
 
+class Origin(models.TextChoices):
+    """The way by which a version came into the service."""
+
+    TRAINED = "trained", "trained by this service"
+    PUSHED = "pushed", "pushed by a client as a compiled graph"
+    IMPORTED = "imported", "imported by a command as a compiled graph"
+
+
 class RegisteredModel(models.Model):
-    """A model that the service offers. `training/catalogue/<name>.py` declares its columns."""
+    """A model that the service offers. `training/catalogue/<name>.py` declares its columns.
+
+    declared : what a catalogue file would declare, for a model that a push or an import created; see
+        `training.registry.declarations`. Null for the models of the catalogue and of providers.
+    """
 
     class Policy(models.TextChoices):
         MANUAL = "manual", "manual: a user activates versions"
@@ -64,6 +77,13 @@ class RegisteredModel(models.Model):
         default=False,
         help_text="Training runs of this model do not wait for each other.",
     )
+    answers_probabilities = models.BooleanField(
+        "answer with every class's probability",
+        default=True,
+        db_default=True,
+        help_text="Answers and log hold the probability of every class; off for hundreds of classes.",
+    )
+    declared = models.JSONField(null=True, blank=True, editable=False)
     kept_artifacts = models.PositiveSmallIntegerField(
         "retired artifacts kept",
         null=True,

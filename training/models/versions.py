@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from training.models.registry import optional_user
+from training.models.registry import Origin, optional_user
 from vigia_ml.engines import PARITY_PROTOCOL
 from vigia_ml.reference_profile import Profile
 from vigia_ml.schema import DatasetSchema
@@ -29,6 +29,9 @@ class ModelVersion(models.Model):
     registered_model = models.ForeignKey("RegisteredModel", on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.CANDIDATE)
+    origin = models.CharField(
+        max_length=10, choices=Origin.choices, default=Origin.TRAINED, db_default=Origin.TRAINED
+    )
     run = models.OneToOneField("TrainingRun", on_delete=models.PROTECT, related_name="version")
     dataset = models.ForeignKey("Dataset", on_delete=models.PROTECT, related_name="versions")
     metrics = models.JSONField()
@@ -43,6 +46,11 @@ class ModelVersion(models.Model):
         default=dict, blank=True, help_text="Hyper-parameters that a search chose; empty: the declared ones."
     )
     threshold = models.FloatField(null=True, blank=True)
+    classes = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Classes in the order of the engine's probabilities; null for numbers and old versions.",
+    )
     schema = models.JSONField()
     schema_sha256 = models.CharField(max_length=64)
     train_rows = models.PositiveBigIntegerField()
