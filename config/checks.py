@@ -156,9 +156,9 @@ def compiled_versions_were_compared_at_thresholds(
     """Warns about active versions whose parity check did not cover thresholds."""
     if "default" not in (databases or ()):
         return
-    from training.models import ModelVersion
+    from training.models import serving_versions
 
-    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, engine="onnx")
+    rows = serving_versions().filter(engine="onnx")
     rows = rows.select_related("registered_model").only(
         "registered_model__name", "number", "engine", "parity"
     )
@@ -183,9 +183,9 @@ def active_versions_are_compiled(
     if "default" not in (databases or ()) or not settings.COMPILED_ONLY:
         return
     from training import artifacts
-    from training.models import ModelVersion
+    from training.models import serving_versions
 
-    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    rows = serving_versions()
     rows = rows.select_related("registered_model").only("registered_model__name", "number", "engine")
     try:
         names = [str(version) for version in rows if artifacts.needs_scikit_learn(version)]
