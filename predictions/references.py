@@ -1,4 +1,4 @@
-"""What the log, reviews, replays and outcomes refer to; see `training.registry.archiving`."""
+"""References of the log, of reviews, replays and outcomes; see `training.registry.archiving`."""
 
 from __future__ import annotations
 

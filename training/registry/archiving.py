@@ -148,7 +148,7 @@ def restore(target: Target, *, by: User | None, reason: str) -> Archival:
     with transaction.atomic():
         target = _locked(target)
         _require_archived(target)
-        if not isinstance(target, RegisteredModel) and _has_no_bytes(target):
+        if has_no_bytes(target):
             raise Conflict(
                 f"cannot restore {named(target)}: its bytes were deleted; train or push a new version",
                 code="bytes_deleted",
@@ -204,7 +204,11 @@ def _with_bytes(target: Target) -> tuple[list[ModelVersion], list[Dataset]]:
     return list(versions.filter(registered_model=target)), list(target.datasets.filter(deleted_at=None))
 
 
-def _has_no_bytes(target: ModelVersion | Dataset) -> bool:
+def has_no_bytes(target: Target) -> bool:
+    """Returns whether the bytes of a target were deleted."""
+    if isinstance(target, RegisteredModel):
+        versions, datasets = _with_bytes(target)
+        return not versions and not datasets and target.versions.exists()
     if isinstance(target, Dataset):
         return target.deleted_at is not None
     return PrunedArtifact.objects.filter(version=target).exists()

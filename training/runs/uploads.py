@@ -191,10 +191,10 @@ def register(
     )
     if held - set(row.parts) or row.archived_at is not None:
         with transaction.atomic():  # another run may add parts at the same time
-            activation.lock_bytes(shared=True)
             row = Dataset.objects.select_for_update(no_key=True).get(pk=row.pk)
             row.parts = sorted(held | set(row.parts))
             if row.archived_at is not None:
+                activation.lock_bytes(shared=True)  # after the row's lock, as a deletion takes them
                 artifacts.store_dataset(written)  # a deletion may have removed the file meanwhile
                 _record_restored(row, by)
             row.save(update_fields=["parts", "archived_at", "deleted_at"])
