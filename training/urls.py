@@ -4,11 +4,12 @@ from django.urls import URLPattern, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
 from training.views import archives, evaluations, registry, runs
+from training.views.base import ModelView
 
 
 def _archives(prefix: str, name: str) -> list[URLPattern]:
     """Returns the routes that archive a model, a version or a dataset."""
-    routes = {
+    routes: dict[str, tuple[str, type[ModelView]]] = {
         "references": ("get", archives.ReferencesView),
         "archive": ("post", archives.ArchiveView),
         "restore": ("post", archives.RestoreView),
@@ -17,10 +18,10 @@ def _archives(prefix: str, name: str) -> list[URLPattern]:
     urls = []
     for route, (method, view) in routes.items():
         operation = extend_schema(operation_id=f"{route.replace('-', '_')}_{name}")
-        named = extend_schema_view(**{method: operation})(
-            type(view.__name__, (view,), {"__doc__": view.__doc__})
-        )
-        urls.append(path(f"{prefix}{route}/", named.as_view(), name=f"{name}-{route}"))
+        # A class of its own, because the description of an operation belongs to the class.
+        own: type[ModelView] = type(view.__name__, (view,), {"__doc__": view.__doc__})
+        extend_schema_view(**{method: operation})(own)
+        urls.append(path(f"{prefix}{route}/", own.as_view(), name=f"{name}-{route}"))
     return urls
 
 
