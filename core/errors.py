@@ -116,6 +116,12 @@ class Archived(VigiaError):
         super().__init__(f"{what} was archived: it serves no request; restore it, or use another")
 
 
+class Busy(VigiaError):
+    """Other requests keep what this one needs for longer than a client waits."""
+
+    code = "busy"
+
+
 class QuotaExceeded(VigiaError):
     """A client key has stored as much as it may in a day.
 

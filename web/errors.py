@@ -47,6 +47,7 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (domain.NoActiveVersion, 503),
     (domain.ArtifactError, 503),
     (domain.StoreUnavailable, 503),
+    (domain.Busy, 503),
     (LogUnavailable, 503),
     (VigiaError, 400),
 ]
@@ -60,6 +61,7 @@ RETRY_SECONDS = {
     "no_active_version": 30,
     "artifact_unusable": 30,
     "store_unavailable": 30,
+    "busy": 10,
     "log_unavailable": 2,
 }
 
