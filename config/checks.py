@@ -56,6 +56,16 @@ def artifacts_have_a_key_of_their_own(app_configs: Any, **kwargs: Any) -> Messag
 
 
 @register(Tags.security, deploy=True)
+def https_is_on(app_configs: Any, **kwargs: Any) -> Messages:
+    if not settings.HTTPS:
+        yield Warning(
+            "HTTPS is off: passwords and client keys cross the network readable.",
+            hint="Serve loopback only, or run ./setup --domain NAME, or set VIGIA_HTTPS=1 behind a proxy.",
+            id="vigia.W022",
+        )
+
+
+@register(Tags.security, deploy=True)
 def hosts_are_named(app_configs: Any, **kwargs: Any) -> Messages:
     if "*" in settings.ALLOWED_HOSTS:
         yield Warning(
