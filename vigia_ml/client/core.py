@@ -48,11 +48,12 @@ class Core:
         *,
         timeout: float | None = None,
         idempotency_key: str | None = None,
+        content_type: str = JSON,
     ) -> Flow[T]:
-        """Posts JSON, a CSV file or an upload. The same `Idempotency-Key` accompanies every retry."""
+        """Posts bytes, a CSV file or an upload. The same `Idempotency-Key` accompanies every retry."""
         headers = {"Idempotency-Key": idempotency_key or new_key()}
         if isinstance(body, bytes):
-            headers["Content-Type"] = JSON
+            headers["Content-Type"] = content_type
         elif isinstance(body, Path):
             headers["Content-Type"] = CSV
         request = Request("POST", path, _texts(params), headers, body, timeout)

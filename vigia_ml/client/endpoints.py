@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from vigia_ml.client.core import API, Core, Time, at, encoded, time_text
+from vigia_ml.client.core import API, CSV, JSON, Core, Time, at, encoded, time_text
 from vigia_ml.client.flow import Flow, Gather, Work
-from vigia_ml.client.frames import Row, is_frame, key_text
+from vigia_ml.client.frames import Row, as_path, is_frame, key_text
 from vigia_ml.client.results import (
     Activation,
     DriftReview,
@@ -21,12 +25,15 @@ from vigia_ml.client.results import (
     VersionFields,
     VersionSummary,
 )
+from vigia_ml.errors import VigiaError
+from vigia_ml.schema.csv_dialect import Table, Told, Unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 V = TypeVar("V", bound=VersionFields)
 OUTCOMES_BATCH = 5_000
+_OUTCOME_FIELDS = frozenset(("prediction", "key", "actual", "observed_at"))
 
 
 def models(core: Core) -> Flow[list[Model]]:
@@ -122,7 +129,7 @@ def drift(
 def outcomes(
     core: Core,
     model: str,
-    rows: pd.DataFrame | Sequence[Row],
+    rows: pd.DataFrame | Sequence[Row] | str | Path,
     *,
     idempotency_key: str | None = None,
 ) -> Flow[OutcomesRecorded]:
@@ -131,27 +138,55 @@ def outcomes(
     Parameters
     ----------
     rows : dicts with ``actual`` and either ``prediction`` (an id) or ``key``, and ``observed_at`` if known;
-        or a frame with these columns.
+        a frame with these columns; or the path of a CSV file with them.
 
     More than 5,000 rows are sent in several requests; each is recorded whole or not at all, and repeating a
     request is harmless.
     """
-    given: list[Any] = (yield Work(partial(_outcome_rows, rows))) if is_frame(rows) else list(rows)
-    path = at("models", model, "outcomes")
-    starts = range(0, len(given), OUTCOMES_BATCH) or range(1)
+    bodies: list[bytes] = yield Work(partial(_outcome_bodies, rows))
+    path, kind = at("models", model, "outcomes"), CSV if as_path(rows) else JSON
     counts: list[OutcomesRecorded] = yield Gather(
         (
             core.post(
                 path,
                 OutcomesRecorded,
-                encoded(given[start : start + OUTCOMES_BATCH]),
-                idempotency_key=f"{idempotency_key}-{start}" if idempotency_key else None,
+                body,
+                idempotency_key=f"{idempotency_key}-{number}" if idempotency_key else None,
+                content_type=kind,
             )
-            for start in starts
+            for number, body in enumerate(bodies)
         ),
         1,
     )
     return _added(counts)
+
+
+def _outcome_bodies(rows: Any) -> list[bytes]:
+    path = as_path(rows)
+    if path is not None:
+        return list(_csv_pieces(path))
+    given = _outcome_rows(rows) if is_frame(rows) else list(rows)
+    starts = range(0, len(given), OUTCOMES_BATCH) or range(1)
+    return [encoded(given[start : start + OUTCOMES_BATCH]) for start in starts]
+
+
+def _csv_pieces(path: Path) -> Iterator[bytes]:
+    """Yields the rows of a CSV file in CSV texts of their own, whose cells are those of the file."""
+    with path.open("rb") as stream:
+        try:
+            table = Table(stream, Told(), knows=_OUTCOME_FIELDS.__contains__, skip_blank_rows=False)
+            rows = table.rows()
+            piece = list(islice(rows, OUTCOMES_BATCH))
+            while True:
+                text = io.StringIO()
+                writer = csv.writer(text)
+                writer.writerow(table.header)
+                writer.writerows(cells for _, cells in piece)
+                yield text.getvalue().encode()
+                if not (piece := list(islice(rows, OUTCOMES_BATCH))):
+                    return
+        except Unreadable as error:
+            raise VigiaError(f"{path}: {error.message}", code=error.code) from None
 
 
 def _outcome_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
