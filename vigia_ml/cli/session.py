@@ -1,5 +1,4 @@
-"""What every command has: the options ``--url``, ``--key`` and ``--json``, and exit codes in place of
-tracebacks."""
+"""Every command has the options ``--url``, ``--key`` and ``--json``, and exit codes in place of tracebacks."""
 
 from __future__ import annotations
 

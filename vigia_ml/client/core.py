@@ -29,7 +29,7 @@ Time = dt.datetime | dt.date | str
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """What all flows of a client share."""
+    """The settings that all flows of a client share."""
 
     retries: RetryPolicy = field(default_factory=RetryPolicy)
 

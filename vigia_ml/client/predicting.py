@@ -22,7 +22,7 @@ OnErrors = Literal["raise", "frame"]
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How rows are sent.
+    """Size and order of the requests of one call.
 
     tolerant : whether invalid rows are reported and the others answered. key : begins the idempotency key of
     each batch; None: new keys. report : called with the number of rows done.
