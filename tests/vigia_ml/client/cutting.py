@@ -42,6 +42,7 @@ class CuttingProxy:
                         cut, self._left = self._left > 0, self._left - 1
                         self.answers_cut += cut
                     if cut:
+                        client.shutdown(socket.SHUT_RDWR)
                         return
                     client.sendall(piece)
 
