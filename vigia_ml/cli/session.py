@@ -1,4 +1,4 @@
-"""Every command has the options ``--url``, ``--key`` and ``--json``, and exit codes in place of tracebacks."""
+"""Each command has the options ``--url``, ``--key`` and ``--json``, and exit codes instead of tracebacks."""
 
 from __future__ import annotations
 
