@@ -5,7 +5,7 @@ bytes; their names come from the version's row alone, never from a user.
 
 A trained version has its fitted pipeline (a pickle) and, if it was compiled, the bytes of the engine that
 serves it. Serving a compiled version unpickles nothing. A pushed or imported version has a compiled graph
-alone. Its bytes came from outside, so they are signed as a graph, and bytes with a graph's signature are never
+alone. Its bytes came from outside, so they are signed as a graph, and such bytes are never
 unpickled.
 """
 
