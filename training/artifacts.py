@@ -147,6 +147,7 @@ def load(version: ModelVersion) -> engines.Engine:
     ------
     ArtifactError : see `fetch`; for scikit-learn's engine also when another scikit-learn built the artifact.
     """
+    _check_engine(version, version.engine)
     _check_libraries_of_engine(version)
     data = fetch_compiled(version) if version.engine == COMPILED else fetch(version)
     return _loaded(version, version.engine, data)
@@ -173,14 +174,17 @@ def load_pipeline(version: ModelVersion) -> SklearnEngine:
 
 
 def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
-    if is_graph(version) and engine != COMPILED:
-        raise ArtifactError(
-            f"{version} came as a compiled graph, and its row names the engine {engine[:20]!r}"
-        )
+    _check_engine(version, engine)
     try:
         return engines.load(engine, data, version.dataset_schema)
     except Exception as error:  # unpickling runs code of other classes, which may raise any error
         raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
+
+
+def _check_engine(version: ModelVersion, engine: str) -> None:
+    """Raises `ArtifactError` for an engine that would unpickle bytes from outside."""
+    if is_graph(version) and engine != COMPILED:
+        raise ArtifactError(f"{version} came as a compiled graph; the engine {engine[:20]!r} cannot load it")
 
 
 def check_libraries(version: ModelVersion) -> None:
