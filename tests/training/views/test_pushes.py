@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,6 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _nothing_staged() -> None:
-    import shutil
-
     shutil.rmtree(default_storage.path("pushes"), ignore_errors=True)
 
 
@@ -65,7 +65,7 @@ def test_a_push_needs_its_right_and_a_new_model_the_right_for_all_models(
 ) -> None:
     assert_error(package.send(APIClient(), "penguins"), 401, "not_authenticated")
     error = assert_error(package.send(client("train", "activate"), "penguins"), 403, "forbidden")
-    assert "no model is called penguins" in error["message"]
+    assert "no model is called 'penguins'" in error["message"]
     scoped = client("push", only=churn.registered_model)
     assert_error(package.send(scoped, "penguins"), 403, "forbidden")
     assert not RegisteredModel.objects.filter(name="penguins").exists()
@@ -349,8 +349,10 @@ def test_a_pushed_model_lives_as_any_other(
     assert quality.status_code == 200, quality.content
     model = RegisteredModel.objects.get(name="penguins")
     counting.roll_up(model)
-    review = api.post("/api/v1/models/penguins/drift-reviews/", {}, format="json")
-    assert review.status_code in (200, 201), review.content
+    hour = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
+    review = api.get("/api/v1/models/penguins/drift/", {"since": hour.isoformat()})
+    assert review.status_code == 200, review.content
+    assert review.json()["rows"] == 60
 
     second = execute(Package(tmp_path / "2", seed=7).send(api, "penguins"))
     assert second.status == "succeeded", second.error
@@ -421,10 +423,12 @@ def _pages(user: User, first: TrainingRun, second: TrainingRun) -> None:
     assert "the last 100 rows of the dataset" in version
     run = page(f"/admin/training/trainingrun/{first.pk}/change/")
     assert "pushed by a client as a compiled graph" in run
-    for listed in ("registeredmodel", "modelversion", "trainingrun", "dataset"):
-        page(f"/admin/training/{listed}/")
+    for kind in ("registeredmodel", "modelversion", "trainingrun", "dataset"):
+        page(f"/admin/training/{kind}/")
     assert "pushed" in page("/admin/training/modelversion/?origin=pushed")
-    assert "penguins" not in page("/admin/training/trainingrun/?origin=imported").split("</thead>")[-1]
+    listed, number = "/admin/training/trainingrun/?origin=", f"run\N{NO-BREAK SPACE}{first.pk}"
+    assert number in page(f"{listed}pushed")
+    assert number not in page(f"{listed}imported")
     page(f"/admin/training/modelversion/{first.version.pk}/compare/{second.version.pk}/")
     refused = browser.get(f"/admin/training/registeredmodel/{model}/retrain/", follow=True)
     assert "cannot be trained here" in refused.content.decode()
