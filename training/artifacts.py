@@ -263,7 +263,7 @@ def stamp(version: ModelVersion) -> object:
     ------
     ArtifactError : the bytes are missing.
     """
-    description, digest, _ = _serving(version)
+    description, digest, *_ = _serving(version)
     try:
         return default_storage.size(_name(digest)), default_storage.get_modified_time(_name(digest))
     except Exception as error:  # each storage has its own errors
