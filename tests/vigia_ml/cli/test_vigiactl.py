@@ -86,7 +86,7 @@ def test_a_csv_is_answered_into_a_csv(run: Run, rows: Path, tmp_path: Path) -> N
     assert "10 rows answered" in result.stderr
     written = table(out)
     logged = {str(row.id): row for row in Prediction.objects.all()}
-    assert [row["id"] for row in written] == sorted(logged)
+    assert {row["id"] for row in written} == set(logged)
     for row in written:
         assert float(row["probability"]) == logged[row["id"]].probability
         assert row["prediction"] == str(logged[row["id"]].prediction).lower()
@@ -192,18 +192,22 @@ def test_activate_and_roll_back(run: Run) -> None:
     assert "2" in run("activate", "churn", 2, "--reason", "better").stdout
     assert json.loads(run("rollback", "churn", "-m", "worse", "--json").stdout)["version"] == 1
     failed = {"passed": False, "checks": [{"name": "metric", "passed": False, "message": "too low"}]}
-    ModelVersion.objects.filter(number=2).update(gate=failed)
-    result = run("activate", "churn", 2, "-m", "try", code=3)
+    train_sample("churn", rows=600, activate=False, gate=failed)
+    result = run("activate", "churn", 3, "-m", "try", code=3)
     assert "gate" in result.stderr
-    run("activate", "churn", 2, "-m", "anyway", "--override")
+    run("activate", "churn", 3, "-m", "anyway", "--override")
 
 
-def test_training_prints_the_version(run: Run, working: Working) -> None:
+def test_training_prints_the_version_and_its_gate(run: Run, working: Working, rows: Path) -> None:
     with working():
-        result = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", "--json")
+        result = run("train", "cars", SAMPLES / "cars.csv", "--mode", "replace", "--json")
     trained = json.loads(result.stdout)
-    assert (trained["status"], trained["version"]) == ("succeeded", 2)
-    assert "roc_auc" in run("runs", "churn", trained["id"]).stdout
+    assert (trained["status"], trained["version"], trained["gate"]["passed"]) == ("succeeded", 1, True)
+    assert "mae" in run("runs", "cars", trained["id"]).stdout
+    rows.write_text("\n".join((SAMPLES / "churn.csv").read_text().splitlines()[:150]))
+    with working():
+        worse = run("train", "churn", rows, "--mode", "replace", code=3)
+    assert "did not pass its gate" in worse.stderr
     queued = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", "--no-wait", "--json")
     assert json.loads(queued.stdout)["status"] == "queued"
 
