@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,7 @@ def push(
         if not sys.stdin.isatty():
             raise typer.BadParameter("pass --yes to open the file without being asked")
         typer.confirm("Open it?", abort=True, err=True)
-    pipeline = _loaded(file)
+    pipeline = _loaded(session, file)
     train, y_train = _split(data, target)
     if test is not None:
         holdout, y_test = _split(test, target)
@@ -79,16 +80,22 @@ def push(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _loaded(file: Path) -> Any:
+def _loaded(session: Session, file: Path) -> Any:
+    """Returns the pipeline of a file, and prints warnings such as that of another scikit-learn."""
     try:
         import joblib
 
-        return joblib.load(file)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pipeline = joblib.load(file)
     except ImportError as error:
         raise VigiaError(f"{file} needs a library: {error}", code="needs_library") from None
     except Exception as error:  # a pickle may raise anything
         message = f"{file} cannot be opened: {type(error).__name__}: {error}"
         raise VigiaError(message, code="bad_file") from None
+    for text in dict.fromkeys(str(each.message).splitlines()[0] for each in caught if str(each.message)):
+        say(session, f"Warning: {text}")
+    return pipeline
 
 
 def _split(path: str, target: str) -> tuple[Any, Any]:

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tests.server import ROOT, Server
 from tests.trained import SAMPLES, train_sample
 from tests.vigia_ml.client.conftest import Working, address
 from training.access import client_keys
-from training.models import ModelVersion
+from training.models import ModelVersion, TrainingRun
 from vigia_ml.cli.app import app
 from vigia_ml.cli.files import moment, neutral
 from vigia_ml.client import settings
@@ -341,6 +343,21 @@ def test_a_real_process_prints_no_traceback_and_ends_with_its_reader(process: li
     )
     assert "Traceback" not in ended.stderr
     assert "BrokenPipe" not in ended.stderr
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_run(process: list[str]) -> None:
+    waiting = subprocess.Popen(
+        [*process, "train", "churn", str(SAMPLES / "churn.csv"), "--mode", "replace"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert waiting.stderr is not None
+    assert "Ctrl-C ends the waiting" in waiting.stderr.readline()
+    time.sleep(0.3)
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert "Traceback" not in out + err
+    assert TrainingRun.objects.get(status="queued")
 
 
 def test_completion_for_the_shell(process: list[str]) -> None:
