@@ -228,10 +228,14 @@ def drift(
     columns = {
         "COLUMN": lambda finding: finding.get("column"),
         "VERDICT": lambda finding: finding.get("verdict"),
-        "PSI": lambda finding: finding.get("psi"),
-        "REASON": lambda finding: finding.get("reason"),
+        "PSI": lambda finding: finding.get("adjusted_psi"),
+        "P-VALUE": lambda finding: finding.get("adjusted_p_value"),
+        "MISSING": lambda finding: finding.get("missing"),
+        "UNSEEN": lambda finding: finding.get("unseen"),
+        "ROWS": lambda finding: finding.get("rows"),
     }
-    show_table(session, review.findings, columns)
+    drifted_first = sorted(review.findings, key=lambda finding: finding.get("verdict") != "drift")
+    show_table(session, drifted_first, columns)
 
 
 def recommend(

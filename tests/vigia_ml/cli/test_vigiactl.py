@@ -200,15 +200,14 @@ def test_activate_and_roll_back(run: Run) -> None:
     run("activate", "churn", 3, "-m", "anyway", "--override")
 
 
-def test_training_prints_the_version_and_its_gate(run: Run, working: Working, rows: Path) -> None:
+def test_training_prints_the_version_and_its_gate(run: Run, working: Working) -> None:
     with working():
         result = run("train", "cars", SAMPLES / "cars.csv", "--mode", "replace", "--json")
     trained = json.loads(result.stdout)
     assert (trained["status"], trained["version"], trained["gate"]["passed"]) == ("succeeded", 1, True)
     assert "mae" in run("runs", "cars", trained["id"]).stdout
-    rows.write_text("\n".join((SAMPLES / "churn.csv").read_text().splitlines()[:150]))
-    with working():
-        worse = run("train", "churn", rows, "--mode", "replace", code=3)
+    with working():  # the metric falls by more than the gate allows
+        worse = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", code=3)
     assert "did not pass its gate" in worse.stderr
     queued = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", "--no-wait", "--json")
     assert json.loads(queued.stdout)["status"] == "queued"
