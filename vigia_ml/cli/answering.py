@@ -18,7 +18,7 @@ from vigia_ml.cli.files import (
     read_json,
     writing,
 )
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields, show_json, show_table
+from vigia_ml.cli.output import FIRST, cell, main_metrics, say, show_fields, show_json, show_table
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.client import Client, predicting
 from vigia_ml.client.frames import flat, schema_of
@@ -202,7 +202,8 @@ def quality(
 
 def _estimates(metrics: dict[str, dict[str, Any]]) -> str:
     parts = []
-    for name, each in list(metrics.items())[:3]:
+    for name in [each for each in FIRST if each in metrics][:3] or list(metrics)[:3]:
+        each = metrics[name]
         low, high = each.get("low"), each.get("high")
         interval = f" ({cell(low)} to {cell(high)})" if low is not None and high is not None else ""
         parts.append(f"{name} {cell(each.get('value'))}{interval}")

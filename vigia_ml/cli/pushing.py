@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from vigia_ml.cli.files import format_of, read_frame
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields
+from vigia_ml.cli.output import cell, gate_words, main_metrics, say, show_fields
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.errors import VigiaError
 
@@ -71,7 +71,7 @@ def push(
     fields = {
         "model": version.model, "version": version.number, "status": version.status,
         "metrics": main_metrics(version.metrics, 6), "baseline": main_metrics(version.baseline, 6),
-        "gate": "passed" if gate.get("passed") else "not passed",
+        "gate": gate_words(version.gate),
         "parity": version.parity and f"worst difference {cell(version.parity.worst)}",
         "address": version.url,
     }  # fmt: skip
