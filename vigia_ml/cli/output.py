@@ -16,7 +16,7 @@ from vigia_ml.cli.session import Session
 
 WIDTH = 160
 """Width of tables where the output is no terminal."""
-FIRST = ("roc_auc", "macro_roc_auc", "mae", "rmse", "r2", "log_loss", "accuracy", "f1")
+FIRST = ("roc_auc", "mae", "rmse", "r2", "log_loss", "accuracy", "f1")
 Getter = Callable[[Any], object]
 
 
