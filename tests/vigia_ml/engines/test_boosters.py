@@ -214,7 +214,7 @@ def test_factors_before_a_sigmoid_and_shares_count() -> None:
 
 
 def test_hundreds_of_leaves_are_added_as_xgboost_adds_them() -> None:
-    """In double, the sum would differ from the library's by more than a hundredth."""
+    """A sum in double differs."""
     model = fitted(XGBRegressor(n_estimators=400, learning_rate=0.05, n_jobs=1), "regression")
     verdict = compared(model, "regression")
     assert verdict.worst == 0.0
