@@ -259,7 +259,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Task, str]] = {
         "multiclass",
         "objective multiclassova, which the compiler does not support: use objective='multiclass'",
     ),
-    "dart": (lambda: XGBRegressor(**XGB, booster="dart"), "regression", "booster dart"),
+    "dart": (lambda: XGBRegressor(**XGB, booster="dart", rate_drop=0.5), "regression", "booster dart"),
     "no trees": (lambda: XGBRegressor(**XGB, booster="gblinear"), "regression", "booster gblinear"),
     "another missing value": (
         lambda: XGBRegressor(**XGB, missing=0.0),
