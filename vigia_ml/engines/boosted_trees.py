@@ -195,6 +195,9 @@ def _xgboost(model: Any) -> Boosted:
     is_probability = name in ("binary:logistic", "multi:softprob")
     if link is None or _is_classifier(model) != is_probability:
         raise NotReadable(f"has the objective {name}, which the compiler does not support")
+    # From XGBoost 3.4 on, dart is a tree booster with weights.
+    if any(weight != 1.0 for weight in learner["gradient_booster"].get("model", {}).get("weight_drop", ())):
+        kind = "dart"
     if kind != "gbtree":
         raise NotReadable(f"has the booster {kind}, which the compiler does not support: use gbtree")
     if model.missing is not None and not np.isnan(model.missing):
