@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +20,14 @@ from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
 from vigia_ml.fitting import parquet
 from vigia_ml.importing.errors import NotImportable
-from vigia_ml.importing.opening import ANSWERS, GRAPH, HOLDOUT, TRAIN, estimator_text, libraries
-from vigia_ml.importing.parts import Parts
+from vigia_ml.importing.package_files import ANSWERS, GRAPH, HOLDOUT, TRAIN
+from vigia_ml.importing.parts import PASSED, Parts
 from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.faults import first_of
 from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
 
 Floats = npt.NDArray[np.float64]
-MOST_NULL_ROWS = 2_000  # of the training part, on which nulls are tried
+MOST_NULL_ROWS: Final = 2_000  # of the training part, on which nulls are tried
 
 
 def adapted(parts: Parts, plan: dict[str, Any], task: Task) -> Pipeline:
@@ -44,13 +46,19 @@ def adapted(parts: Parts, plan: dict[str, Any], task: Task) -> Pipeline:
 def convert(parts: Parts, plan: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Writes the graph and the hold-out's answers; returns parity, estimator and libraries as JSON.
 
+    Parameters
+    ----------
+    plan : see `vigia_ml.importing.plans.Plan`, with ``schema``, ``task``, ``threshold`` and ``seed``.
+
     Raises
     ------
     NotImportable : a step does not compile, the engines differ, or the pipeline rejects the rows.
     """
     schema, task = DatasetSchema.from_json(plan["schema"]), plan["task"]
     pipeline = adapted(parts, plan, task)
-    train, held = (parquet.read_frame(directory / name, schema)[list(schema.names)] for name in (TRAIN, HOLDOUT))
+    train, held = (
+        parquet.read_frame(directory / name, schema)[list(schema.names)] for name in (TRAIN, HOLDOUT)
+    )
     with_nulls = train[train.isna().any(axis=1).to_numpy()].head(MOST_NULL_ROWS)
     if len(with_nulls):
         _answers(pipeline, with_nulls, task)
@@ -59,8 +67,8 @@ def convert(parts: Parts, plan: dict[str, Any], directory: Path) -> dict[str, An
         compiled = compile_pipeline(pipeline, schema, task)
     except NotConvertible as error:
         raise NotImportable(
-            f"the pipeline cannot be compiled: {error}. Replace that step by one that compiles (docs/importing.md "
-            "lists them), fit again and import the new file"
+            f"the pipeline cannot be compiled: {error}. Replace that step by one that compiles "
+            "(docs/importing.md lists them), fit again and import the new file"
         ) from error
     engine = OnnxEngine.from_bytes(compiled, schema)
     verdict = parity.check(pipeline, engine, schema, train, task, plan["seed"], threshold=plan["threshold"])
@@ -94,7 +102,9 @@ def _asked(pipeline: Pipeline, frame: pd.DataFrame, task: Task) -> Floats:
     answers = pipeline.predict(frame) if task == "regression" else pipeline.predict_proba(frame)
     numbers = np.asarray(answers, dtype=np.float64).reshape(len(frame), -1)
     if task == "regression" and numbers.shape[1] != 1:
-        raise NotImportable(f"the pipeline predicts {numbers.shape[1]} numbers for a row, and Vigía serves one")
+        raise NotImportable(
+            f"the pipeline predicts {numbers.shape[1]} numbers for a row, and Vigía serves one"
+        )
     return numbers
 
 
@@ -106,9 +116,9 @@ def _rejected(pipeline: Pipeline, frame: pd.DataFrame, task: Task, reason: str) 
     if guilty and not (len(complete) and _fails(pipeline, complete, task)):
         rows = int(frame[guilty].isna().any(axis=1).sum())
         return (
-            f"the pipeline rejects nulls of {first_of(guilty, 6)} ({rows:,} of {len(frame):,} rows; {reason}). If "
-            f"its author filled them before the pipeline, say with which value: --fill {guilty[0]}=VALUE; else "
-            "leave these rows out of the CSV"
+            f"the pipeline rejects nulls of {first_of(guilty, 6)} ({rows:,} of {len(frame):,} rows; "
+            f"{reason}). If its author filled them before the pipeline, say with which value: --fill "
+            f"{guilty[0]}=VALUE; else leave these rows out of the CSV"
         )
     return (
         f"the pipeline rejects rows of the CSV ({reason}). Does the CSV hold the columns and values as its "
@@ -121,3 +131,23 @@ def _fails(pipeline: Pipeline, frame: pd.DataFrame, task: Task) -> bool:
         return not np.isfinite(_asked(pipeline, frame, task)).all()
     except Exception:  # see `_answers`
         return True
+
+
+def estimator_text(parts: Parts) -> str:
+    """Returns the estimator in words, as in ``Pipeline: StandardScaler, LogisticRegression``."""
+    names = []
+    for _, step in parts.steps:
+        steps = [each for _, each in step.steps] if hasattr(step, "steps") else [step]
+        names += [type(each).__name__ for each in steps if each not in PASSED]
+    return f"Pipeline: {', '.join(names)}"[:300] if len(names) > 1 else names[0][:300]
+
+
+def libraries() -> dict[str, str]:
+    """Returns the versions of the libraries that opened and compiled the file."""
+    known = {"python": platform.python_version()}
+    for name in ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "onnx", "skl2onnx", "onnxruntime"):
+        try:
+            known[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return known

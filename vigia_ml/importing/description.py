@@ -42,7 +42,9 @@ class Description(msgspec.Struct, frozen=True):
         try:
             return msgspec.convert(raw, cls)
         except msgspec.ValidationError as error:
-            raise NotImportable(f"the file gave a report of another form ({error}): do not trust it") from None
+            raise NotImportable(
+                f"the file gave a report of another form ({error}): do not trust it"
+            ) from None
 
 
 def loosened(name: str) -> str:
@@ -100,15 +102,15 @@ class Original:
             held = self.texts.setdefault(name, [])
             if held is None or name in self.numeric:
                 raise NotImportable(
-                    f"the vectorizer knows both texts and numbers of {clip(name)!r}; a column has one type: fit it "
-                    "on rows of one type, without nulls among texts"
+                    f"the vectorizer knows both texts and numbers of {clip(name)!r}; a column has one type: "
+                    "fit it on rows of one type, without nulls among texts"
                 )
             held.append(text)
         if unknown:
             columns = {each.partition(separator)[0] for each in unknown}
             raise NotImportable(
-                f"the vectorizer was fitted on {first_of(sorted(map(repr, columns)), 6)}, which the table lacks; "
-                f"it has {first_of(list(map(repr, available)), 30)}"
+                f"the vectorizer was fitted on {first_of(sorted(map(repr, columns)), 6)}, which the table "
+                f"lacks; it has {first_of(list(map(repr, available)), 30)}"
             )
 
 
@@ -129,11 +131,13 @@ def _names(
         return description.names
     if columns is None:
         raise NotImportable(
-            f"the pipeline was fitted on an array of {description.width or 'some'} columns without names: name "
-            f"them in the author's order, from the table's: --columns {','.join(available)[:500]}"
+            f"the pipeline was fitted on an array of {description.width or 'some'} columns without names: "
+            f"name them in the author's order, from the table's: --columns {','.join(available)[:500]}"
         )
     if description.width is not None and len(columns) != description.width:
-        raise NotImportable(f"--columns names {len(columns)} columns, and the pipeline takes {description.width}")
+        raise NotImportable(
+            f"--columns names {len(columns)} columns, and the pipeline takes {description.width}"
+        )
     return columns
 
 
@@ -157,12 +161,14 @@ def matched(original: Iterable[str], schema: DatasetSchema) -> dict[str, str]:
         if found is None:
             lacking.append(name)
         elif found in names:
-            raise NotImportable(f"the pipeline takes {clip(names[found])!r} and {clip(name)!r}: one column, twice")
+            raise NotImportable(
+                f"the pipeline takes {clip(names[found])!r} and {clip(name)!r}: one column, twice"
+            )
         else:
             names[found] = name
     if lacking:
         raise NotImportable(
-            f"the pipeline was fitted on {first_of(list(map(repr, lacking)), 6)}, which the model's schema lacks; "
-            f"it has {first_of(list(schema.names), 30)}"
+            f"the pipeline was fitted on {first_of(list(map(repr, lacking)), 6)}, which the model's schema "
+            f"lacks; it has {first_of(list(schema.names), 30)}"
         )
     return names

@@ -7,7 +7,6 @@ import platform
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy
 import sklearn
@@ -15,10 +14,12 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 from vigia_ml.importing.errors import NotImportable
 
-REWRITE: Final = (
-    "install that version in an environment of its own, load the file there and fit the pipeline again with "
-    "scikit-learn {now}; or write it there with skops.io.dump, which keeps more versions readable"
-)
+
+def _refit() -> str:
+    return (
+        f"fit the pipeline again under scikit-learn {sklearn.__version__}; a file of skops (skops.io.dump, "
+        "under the old version) opens in more cases than a pickle, with the same doubt about its answers"
+    )
 
 
 @dataclass
@@ -45,17 +46,22 @@ class Mismatches:
         """Raises `NotImportable` for another release that the user has not accepted."""
         if self.other_release and not accepted:
             raise NotImportable(
-                f"the file was written by scikit-learn {self.other_release} and is read by {sklearn.__version__}: "
-                "it may fail, or answer otherwise than it did there. Safest: "
-                f"{REWRITE.format(now=sklearn.__version__)}. To try it all the same, pass --other-version and "
-                "compare the metrics and some known answers with the author's"
+                f"the file was written by scikit-learn {self.other_release} and is read by "
+                f"{sklearn.__version__}: it may fail, or answer otherwise than it did there. Best: "
+                f"{_refit()}. To open it all the same, pass --other-version, and compare the metrics and "
+                "some known answers with the author's"
             )
 
 
 def in_words(error: Exception, mismatches: Mismatches) -> str:
     """Returns why opening a file failed, and what to do."""
     kind, text = type(error).__name__, " ".join(str(error).split())[:300]
-    if isinstance(error, EOFError) or "truncated" in text or "ran out of input" in text.lower():
+    if (
+        isinstance(error, EOFError)
+        or "truncated" in text
+        or "exhausted" in text
+        or "ran out of input" in text.lower()
+    ):
         return f"the file is cut: it ends early ({text or kind}). Copy or download it again, and compare its size"
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, mismatches)
@@ -63,30 +69,31 @@ def in_words(error: Exception, mismatches: Mismatches) -> str:
         return f"{text}: write the file again with pickle.dump(…, protocol={pickle.HIGHEST_PROTOCOL})"
     if "BitGenerator" in text:
         return (
-            f"the file holds a random generator of another release of NumPy than {numpy.__version__} ({text}): "
-            "set random_state to a number, fit again and write the file, or write it under this release"
+            f"the file holds a random generator of another release of NumPy than {numpy.__version__} "
+            f"({text}): set random_state to a number, fit again and write the file, or write it under this "
+            "release"
         )
     if "incompatible dtype" in text or "node array" in text:
         return (
             f"the file holds trees of another release of scikit-learn than {sklearn.__version__} "
             f"({mismatches.other_release or 'unknown'}), whose layout differs: "
-            f"{REWRITE.format(now=sklearn.__version__)}"
+            f"{_refit()}"
         )
     if mismatches.other_release:
         return (
-            f"the file was written by scikit-learn {mismatches.other_release}; {sklearn.__version__} cannot read it "
-            f"({kind}: {text}): {REWRITE.format(now=sklearn.__version__)}"
+            f"the file was written by scikit-learn {mismatches.other_release}; {sklearn.__version__} cannot "
+            f"read it ({kind}: {text}): {_refit()}"
         )
     if isinstance(error, AttributeError) and ("Can't get attribute" in text or "has no attribute" in text):
         return (
-            f"a class or function of the file is not in the installed libraries ({text}): it comes from another "
-            f"version of the library. Here are scikit-learn {sklearn.__version__}, NumPy {numpy.__version__}, Python "
-            f"{platform.python_version()}: {REWRITE.format(now=sklearn.__version__)}"
+            f"a class or function of the file is not in the installed libraries ({text}): it comes from "
+            f"another version of the library. Here are scikit-learn {sklearn.__version__}, NumPy "
+            f"{numpy.__version__}, Python {platform.python_version()}: {_refit()}"
         )
     if isinstance(error, pickle.UnpicklingError | ValueError | IndexError | KeyError | UnicodeDecodeError):
         return (
-            f"the file is damaged, or not a pickle ({kind}: {text}): copy it again in binary mode, and compare its "
-            "digest with the author's"
+            f"the file is damaged, or not a pickle ({kind}: {text}): copy it again in binary mode, and "
+            "compare its digest with the author's"
         )
     return f"opening the file raised {kind}: {text}"
 
@@ -95,23 +102,23 @@ def _missing_module(error: ModuleNotFoundError, mismatches: Mismatches) -> str:
     name = error.name or ""
     if name.startswith("numpy._core"):
         return (
-            f"the file was written under NumPy 2, and here is NumPy {numpy.__version__}: install numpy>=2 here, or "
-            "write the file again under NumPy 1"
+            f"the file was written under NumPy 2, and here is NumPy {numpy.__version__}: install numpy>=2 "
+            "here, or write the file again under NumPy 1"
         )
     if name.startswith("numpy."):
         return (
-            f"the file needs {name}, which NumPy {numpy.__version__} no longer has: it was written under an old "
-            "NumPy 1. Load it there, and write it again under NumPy 2"
+            f"the file needs {name}, which NumPy {numpy.__version__} no longer has: it was written under an "
+            "old NumPy 1. Load it there, and write it again under NumPy 2"
         )
     if name.startswith("sklearn."):
         return (
-            f"the file needs the module {name}, which scikit-learn {sklearn.__version__} does not have: it was "
-            f"written by another version ({mismatches.versions.get('scikit-learn', 'before 0.22, or a newer one')}). "
-            f"Safest: {REWRITE.format(now=sklearn.__version__)}"
+            f"the file needs the module {name}, which scikit-learn {sklearn.__version__} does not have: it "
+            "was written by another version "
+            f"({mismatches.versions.get('scikit-learn', 'before 0.22, or a newer one')}). {_refit()}"
         )
     package = name.partition(".")[0]
     return (
-        f"the file needs the module {name!r}, which is not installed here: install its package "
-        f"(pip install {package}) if the compiler knows its steps (LightGBM, XGBoost, CatBoost), else replace "
-        "the steps by those of scikit-learn"
+        f"the file needs the module {name!r}, which is not installed here: install its package (pip install "
+        f"{package}) if the compiler knows its steps (LightGBM, XGBoost, CatBoost), else replace the steps "
+        "by those of scikit-learn"
     )

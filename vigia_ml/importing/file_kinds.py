@@ -23,14 +23,18 @@ CHUNK: Final = 2**20
 AGAIN: Final = "write the fitted pipeline with pickle.dump, joblib.dump or skops.io.dump"
 
 # A pickle of protocol 0 or 1 has no magic number; it begins with one of these operators.
-_OLD_PICKLE: Final = re.compile(rb"c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\(d|\(l|\]|\}|\(c[A-Za-z_]|\(i[A-Za-z_]")
+_OLD_PICKLE: Final = re.compile(
+    rb"c[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n|\(d|\(l|\]|\}|\(c[A-Za-z_]|\(i[A-Za-z_]"
+)
 _ONNX: Final = re.compile(rb"\x08[\x01-\x1f](?:\x12|\x3a|\x42)", re.DOTALL)
 
 _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = (
     (
         re.compile(rb"\x89HDF\r\n\x1a\n"),
-        "is an HDF5 file, as Keras writes them. Vigía serves scikit-learn pipelines and gradient boosting; it "
-        "does not serve neural networks of Keras",
+        (
+            "is an HDF5 file, as Keras writes them. Vigía serves scikit-learn pipelines and gradient boosting; "
+            "it does not serve neural networks of Keras"
+        ),
     ),
     (
         re.compile(rb"version https://git-lfs"),
@@ -43,27 +47,38 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = (
     (re.compile(rb"\s*<\?xml"), f"is XML, perhaps PMML, which Vigía does not read: {AGAIN}"),
     (
         _ONNX,
-        "is an ONNX graph, compiled already. Vigía compiles a pipeline itself and compares both, so import the "
-        "pipeline from which the graph was compiled",
+        (
+            "is an ONNX graph, compiled already. Vigía compiles a pipeline itself and compares both, so import "
+            "the pipeline from which the graph was compiled"
+        ),
     ),
     (
         re.compile(rb"tree\r?\n"),
-        "is a text model of LightGBM: load it into the estimator (LGBMClassifier, LGBMRegressor) that was "
-        "fitted, and pickle the estimator or push it",
+        (
+            "is a text model of LightGBM: load it into the estimator (LGBMClassifier, LGBMRegressor) that was "
+            "fitted, and pickle the estimator or push it"
+        ),
     ),
     (
         re.compile(rb"CBM1"),
-        "is a binary model of CatBoost: load it into CatBoostClassifier or CatBoostRegressor, and pickle the "
-        "estimator or push it",
+        (
+            "is a binary model of CatBoost: load it into CatBoostClassifier or CatBoostRegressor, and pickle the "
+            "estimator or push it"
+        ),
     ),
     (
         re.compile(rb"\{L\x00|\s*\{\s*\"(?:learner|version)\""),
-        "is a model file of XGBoost: load it into XGBClassifier or XGBRegressor (load_model), and pickle the "
-        "estimator or push it",
+        (
+            "is a model file of XGBoost: load it into XGBClassifier or XGBRegressor (load_model), and pickle the "
+            "estimator or push it"
+        ),
     ),
     (re.compile(rb"\x93NUMPY"), f"is an array of NumPy, not a fitted pipeline: {AGAIN}"),
     (re.compile(rb"PAR1"), "is a Parquet file, not a fitted pipeline: rows go to --data as CSV"),
-    (re.compile(rb"\x04\x22\x4d\x18"), "is compressed with lz4: write it again with joblib.dump(…, compress=3)"),
+    (
+        re.compile(rb"\x04\x22\x4d\x18"),
+        "is compressed with lz4: write it again with joblib.dump(…, compress=3)",
+    ),
     (re.compile(rb"binf"), "is a binary file of XGBoost 1 or older: load it there and pickle the estimator"),
 )
 
@@ -163,5 +178,6 @@ def check_protocol(head: Any) -> None:
     if len(head) > 1 and head[0] == 0x80 and head[1] > pickle.HIGHEST_PROTOCOL:
         raise NotImportable(
             f"the pickle has protocol {head[1]}, and this Python reads protocols up to "
-            f"{pickle.HIGHEST_PROTOCOL}: write it again with pickle.dump(…, protocol={pickle.HIGHEST_PROTOCOL})"
+            f"{pickle.HIGHEST_PROTOCOL}: write it again with pickle.dump(…, "
+            f"protocol={pickle.HIGHEST_PROTOCOL})"
         )

@@ -32,9 +32,7 @@ class Inferred:
     notes: tuple[str, ...]
 
 
-def infer(
-    survey: Survey, description: Description, wishes: Wishes, target: str, key: str | None
-) -> Inferred:
+def infer(survey: Survey, description: Description, wishes: Wishes, target: str, key: str | None) -> Inferred:
     """Returns the schema: the pipeline's columns under their own names, the CSV's names as aliases.
 
     Raises
@@ -49,8 +47,8 @@ def infer(
     sources = {name: name if name in available else loose.get(loosened(name), "") for name in original.texts}
     if lacking := [name for name, source in sources.items() if not source]:
         raise NotImportable(
-            f"the pipeline was fitted on {first_of(list(map(repr, lacking)), 6)}, which the CSV lacks; it has "
-            f"{first_of(list(map(repr, available)), 30)}"
+            f"the pipeline was fitted on {first_of(list(map(repr, lacking)), 6)}, which the CSV lacks; it "
+            f"has {first_of(list(map(repr, available)), 30)}"
         )
     columns, notes = [], []
     for name, source in sources.items():
@@ -83,7 +81,8 @@ def _in_header(survey: Survey, name: str, option: str) -> str:
     if len(near) == 1:
         return near[0]
     raise NotImportable(
-        f"{option}: the CSV has no column {clip(name)!r}; it has {first_of(list(map(repr, survey.header)), 30)}"
+        f"{option}: the CSV has no column {clip(name)!r}; it has "
+        f"{first_of(list(map(repr, survey.header)), 30)}"
     )
 
 
@@ -98,12 +97,14 @@ def _column(survey: Survey, name: str, source: str, original: Original) -> Colum
         if guessed.type in ("category", "text"):
             odd = first_of([repr(cell) for cell in tally.counts if cell][:3], 3)
             raise NotImportable(
-                f"the pipeline knows {name!r} as a number, and the CSV holds texts such as {odd}: leave missing "
-                "values blank, or name their words with --null WORD"
+                f"the pipeline knows {name!r} as a number, and the CSV holds texts such as {odd}: leave "
+                "missing values blank, or name their words with --null WORD"
             )
         return guessed
     if texts is not None:
-        return _category(tally, replace(guessed, type="category", minimum=None, maximum=None, signs=()), texts)
+        return _category(
+            tally, replace(guessed, type="category", minimum=None, maximum=None, signs=()), texts
+        )
     if guessed.type == "boolean" and {cell.lower() for cell in tally.counts} - TRUE_FALSE:
         # pandas reads yes and no as texts, and so did the pipeline.
         levels = canonical_levels(tally.counts, "strip")
@@ -117,7 +118,9 @@ def _column(survey: Survey, name: str, source: str, original: Original) -> Colum
 def _category(tally: ColumnStats, column: Column, texts: Sequence[str]) -> Column:
     """Returns a category whose levels have the pipeline's spelling."""
     normalise = max(NORMALISATIONS, key=lambda each: _covered(tally, texts, each))
-    levels = tuple(sorted({*canonical_levels(tally.counts, normalise), *canonical_levels(texts, normalise)} - {""}))
+    levels = tuple(
+        sorted({*canonical_levels(tally.counts, normalise), *canonical_levels(texts, normalise)} - {""})
+    )
     longest = room_for(max(map(len, (*levels, "")), default=0))
     is_listed = len(levels) <= LISTED_LEVELS
     return replace(

@@ -1,25 +1,25 @@
-"""Opens a file of a fitted pipeline; runs in `vigia_ml.sandbox`, and answers with JSON alone.
+"""Opens a file of a fitted pipeline; runs in `vigia_ml.sandbox`, and answers with JSON and files alone.
 
     vigia_ml.sandbox.call("vigia_ml.importing.opening:inspect", …)
     vigia_ml.sandbox.call("vigia_ml.importing.opening:convert", …)
 
-A refusal is an answer, too: ``{"refused": "the reason in words"}``.
+Everything that it raises on purpose is `NotImportable`.
 """
 
 from __future__ import annotations
 
 import json
-import platform
+import sys
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import joblib
 import numpy as np
 
+from vigia_ml.importing import conversion, pickles, skops_files
 from vigia_ml.importing import parts as parts_of
-from vigia_ml.importing import pickles, skops_files
 from vigia_ml.importing.errors import NotImportable
 from vigia_ml.importing.failures import Mismatches, in_words
 from vigia_ml.importing.file_kinds import kind_of, unpacked
@@ -28,11 +28,9 @@ from vigia_ml.schema.faults import first_of
 
 MOST_NAMES: Final = 50_000
 """Columns, features and categories that are reported."""
-GRAPH, ANSWERS = "graph.onnx", "answers.parquet"
-TRAIN, HOLDOUT = "train.parquet", "holdout.parquet"
 
 
-def inspect(directory: str, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
+def inspect(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """Opens the files and reports what they hold.
 
     Parameters
@@ -41,37 +39,29 @@ def inspect(directory: str, files: list[str], options: dict[str, Any]) -> dict[s
 
     Returns
     -------
-    ``globals``, ``unknown`` names of the files; ``parts``, see `_described`; or ``refused``.
+    ``globals``, the names that the files ask for; ``parts``, see `_described`; ``versions`` of the libraries
+    that wrote the files, where they differ.
     """
-    return _answered(lambda: _inspect(Path(directory), files, options))
+    return _plainly(lambda: _inspect(directory, files, options))
 
 
-def convert(directory: str, files: list[str], options: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
-    """Compiles the files' pipeline for a schema, answers the hold-out with it and compares both engines.
-
-    Reads `TRAIN` and `HOLDOUT` in `directory`, and writes `GRAPH` and `ANSWERS` there.
-
-    Parameters
-    ----------
-    plan : see `vigia_ml.importing.plans.Plan.to_json`.
-    """
-    from vigia_ml.importing import conversion
+def convert(
+    directory: Path, files: list[str], options: dict[str, Any], plan: dict[str, Any]
+) -> dict[str, Any]:
+    """Opens the files and compiles their pipeline; see `vigia_ml.importing.conversion.convert`."""
 
     def work() -> dict[str, Any]:
-        parts, mismatches = _opened(Path(directory), files, options)
-        return conversion.convert(parts, plan, Path(directory)) | {"versions": mismatches.versions}
+        parts, mismatches = _opened(directory, files, options)
+        return conversion.convert(parts, plan, directory) | {"versions": mismatches.versions}
 
-    return _answered(work)
+    return _plainly(work)
 
 
-def _answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
+def _plainly(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    with warnings.catch_warnings(), np.errstate(all="ignore"), joblib.parallel_config(backend="sequential"):
         warnings.simplefilter("ignore")
-        try:
-            # Through text, because an object of the file might pretend to be a plain value.
-            return dict(json.loads(json.dumps(work(), default=str)))
-        except NotImportable as error:
-            return {"refused": error.message}
+        # Through text, because an object of the file might pretend to be a plain value.
+        return dict(json.loads(json.dumps(work(), default=str)))
 
 
 def _inspect(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -103,15 +93,24 @@ def _unknown(names: list[str]) -> str:
     own = [name for name in names if name.startswith("__main__.")]
     if own:
         return (
-            f"the file needs {first_of(own, 4)}, defined in its author's script or notebook, and a pickle does "
-            "not hold code. Replace it by steps of scikit-learn (FunctionTransformer with a function of numpy, "
-            "ColumnTransformer, …), fit again and import that; or push the pipeline from the notebook, which "
-            "says which step cannot be compiled"
+            f"the file needs {first_of(own, 4)}, defined in its author's script or notebook, and a pickle "
+            "does not hold code. Replace it by steps of scikit-learn (FunctionTransformer with a function "
+            "of numpy, ColumnTransformer, …), fit again and import that; or push the pipeline from the "
+            "notebook, which says which step cannot be compiled"
+        )
+    if not any(name.partition(".")[0] in sys.stdlib_module_names for name in names) and not any(
+        name.partition(".")[0] in pickles.LIBRARIES for name in names
+    ):
+        return (
+            f"the file uses {first_of(names, 6)}, from a library that Vigía does not know; it knows "
+            "scikit-learn, LightGBM, XGBoost and CatBoost, and compiles only their steps. Replace the step "
+            "by one of theirs and fit again; if the library is installed here and you trust the file: "
+            f"--allow-class {names[0]}"
         )
     return (
-        f"the file asks for {first_of(names, 6)}, which no pipeline of scikit-learn, LightGBM, XGBoost or CatBoost "
-        "needs. Opening it would run that code, so it was not opened. If you did not expect this, do not trust "
-        f"the file; if it is a class that you know, allow it: --allow-class {names[0]}"
+        f"the file asks for {first_of(names, 6)}, which no fitted pipeline needs. Opening it would run that "
+        "code, so it was not opened. If you did not expect this, do not trust the file; if you know why it "
+        f"is there: --allow-class {names[0]}"
     )
 
 
@@ -157,7 +156,7 @@ def _described(parts: Parts) -> dict[str, Any]:
         values = parts_of.known_values(parts.steps[0][1], names)
     classes = getattr(parts.model, "classes_", None) if hasattr(parts.model, "predict_proba") else None
     described = {
-        "estimator": estimator_text(parts),
+        "estimator": conversion.estimator_text(parts),
         "others": list(parts.others),
         "task": "regression" if classes is None else "classification",
         "classes": None if classes is None else [_plain(each) for each in np.asarray(classes).tolist()],
@@ -171,29 +170,11 @@ def _described(parts: Parts) -> dict[str, Any]:
     }
     held = sum(len(each) for each in described["values"].values())
     if max(len(described["features"] or ()), len(described["names"] or ()), held) > MOST_NAMES:
-        raise NotImportable(f"the pipeline knows more than {MOST_NAMES:,} columns or levels, which is the limit")
+        raise NotImportable(
+            f"the pipeline knows more than {MOST_NAMES:,} columns or levels, which is the limit"
+        )
     return described
 
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | bool | int | float) or value is None else str(value)
-
-
-def estimator_text(parts: Parts) -> str:
-    """Returns the estimator in words, as in ``Pipeline: StandardScaler, LogisticRegression``."""
-    names = []
-    for _, step in parts.steps:
-        steps = [each for _, each in step.steps] if hasattr(step, "steps") else [step]
-        names += [type(each).__name__ for each in steps if each not in parts_of.PASSED]
-    return f"Pipeline: {', '.join(names)}"[:300] if len(names) > 1 else names[0][:300]
-
-
-def libraries() -> dict[str, str]:
-    """Returns the versions of the libraries that opened and compiled the file."""
-    known = {"python": platform.python_version()}
-    for name in ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "onnx", "skl2onnx", "onnxruntime"):
-        try:
-            known[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return known

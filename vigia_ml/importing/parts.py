@@ -68,9 +68,13 @@ def found(objects: Sequence[Any]) -> Parts:
             check_is_fitted(each)
         except (NotFittedError, TypeError) as error:
             if not _is_fitted_otherwise(each):
-                raise NotImportable(f"{_kind(each)} is not fitted: call fit before you write the file") from error
+                raise NotImportable(
+                    f"{_kind(each)} is not fitted: call fit before you write the file"
+                ) from error
     if is_clusterer(model) or not (is_classifier(model) or is_regressor(model)):
-        raise NotImportable(f"{_kind(model)} is neither a classifier nor a regressor, so Vigía cannot serve it")
+        raise NotImportable(
+            f"{_kind(model)} is neither a classifier nor a regressor, so Vigía cannot serve it"
+        )
     if is_classifier(model) and not hasattr(model, "predict_proba"):
         raise NotImportable(
             f"{_kind(model)} gives no probabilities, which Vigía answers with: fit "
@@ -85,7 +89,9 @@ def _flat(objects: Iterable[Any]) -> Iterable[Any]:
     for each in objects:
         if isinstance(each, Mapping):
             yield from _flat(each.values())
-        elif isinstance(each, list | tuple) and any(hasattr(part, "predict") or hasattr(part, "transform") for part in each):
+        elif isinstance(each, list | tuple) and any(
+            hasattr(part, "predict") or hasattr(part, "transform") for part in each
+        ):
             yield from _flat(each)
         else:
             yield each

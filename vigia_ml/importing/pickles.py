@@ -19,13 +19,15 @@ from joblib.numpy_pickle import NumpyArrayWrapper, NumpyUnpickler
 
 from vigia_ml.importing.file_kinds import check_protocol
 
-LIBRARIES: Final = frozenset({"sklearn", "numpy", "scipy", "pandas", "lightgbm", "xgboost", "catboost", "vigia_ml"})
+LIBRARIES: Final = frozenset(
+    {"sklearn", "numpy", "scipy", "pandas", "lightgbm", "xgboost", "catboost", "vigia_ml"}
+)
 # Parts of these libraries that read files, run code or start processes, and that no fitted step holds.
 NOT_HELD: Final = (
-    "numpy.testing", "numpy.f2py", "numpy.distutils", "numpy.lib", "numpy.ctypeslib", "scipy.io", "scipy.datasets",
-    "pandas.io", "pandas.core.computation", "pandas.testing", "sklearn.datasets", "sklearn.externals",
-    "sklearn.utils._testing", "sklearn._build_utils", "vigia_ml.sandbox", "vigia_ml.importing", "vigia_ml.client",
-    "vigia_ml.cli", "vigia_ml.pushing", "vigia_ml.libraries",
+    "numpy.testing", "numpy.f2py", "numpy.distutils", "numpy.lib", "numpy.ctypeslib", "scipy.io",
+    "scipy.datasets", "pandas.io", "pandas.core.computation", "pandas.testing", "sklearn.datasets",
+    "sklearn.externals", "sklearn.utils._testing", "sklearn._build_utils", "vigia_ml.sandbox",
+    "vigia_ml.importing", "vigia_ml.client", "vigia_ml.cli", "vigia_ml.pushing", "vigia_ml.libraries",
 )  # fmt: skip
 # Functions that the pickles of these libraries call to build objects; all other names must be classes.
 BUILDERS: Final = frozenset({
@@ -35,7 +37,8 @@ BUILDERS: Final = frozenset({
 PLAIN: Final = frozenset(
     f"{module}.{name}"
     for module, names in {
-        "builtins": "object set frozenset list dict tuple bytearray bytes complex slice range int float bool str",
+        "builtins": """
+            object set frozenset list dict tuple bytearray bytes complex slice range int float bool str""",
         "copyreg": "_reconstructor __newobj__ __newobj_ex__",
         "collections": "OrderedDict defaultdict Counter deque",
         "_codecs": "encode",

@@ -104,8 +104,8 @@ def check_task(task: Task, description: Description) -> None:
         return
     theirs, ours = ("classes", "a number") if wanted == "regression" else ("a number", "classes")
     raise NotImportable(
-        f"the file holds {description.estimator}, which predicts {theirs}, and the model predicts {ours}: import "
-        "it under another name, or check the target"
+        f"the file holds {description.estimator}, which predicts {theirs}, and the model predicts {ours}: "
+        "import it under another name, or check the target"
     )
 
 
@@ -116,15 +116,17 @@ def _spelling(column: Column, texts: Sequence[str]) -> tuple[dict[str, str], lis
         level = column.canonical_text(text)
         if table.get(level, text) != text and level not in (text, table[level]):
             raise NotImportable(
-                f"the pipeline knows {table[level]!r} and {text!r} of {column.name}, which the model reads as one level"
+                f"the pipeline knows {table[level]!r} and {text!r} of {column.name}, which the model reads "
+                "as one level"
             )
         if level not in table or level == text:
             table[level] = text
     levels = levels_of(column)
     if levels and not set(levels) & set(table):
         raise NotImportable(
-            f"none of the texts that the pipeline knows of {column.name} ({first_of(list(map(repr, texts)), 4)}) is "
-            f"one of the model's levels ({first_of(list(map(repr, levels)), 4)})"
+            f"none of the texts that the pipeline knows of {column.name} "
+            f"({first_of(list(map(repr, texts)), 4)}) is one of the model's levels "
+            f"({first_of(list(map(repr, levels)), 4)})"
         )
     remarks = []
     if unknown := [level for level in levels if level not in table]:
@@ -137,7 +139,9 @@ def _spelling(column: Column, texts: Sequence[str]) -> tuple[dict[str, str], lis
 def _fill(schema: DatasetSchema, name: str, text: str) -> Any:
     column = schema.find(name)
     if column is None or column.name != name:
-        raise NotImportable(f"--fill: the model has no column {clip(name)!r}; it has {first_of(list(schema.names), 30)}")
+        raise NotImportable(
+            f"--fill: the model has no column {clip(name)!r}; it has {first_of(list(schema.names), 30)}"
+        )
     try:
         value = column.from_text(text)
     except BadValue as bad:
@@ -150,15 +154,17 @@ def _fill(schema: DatasetSchema, name: str, text: str) -> Any:
 def _nulls(description: Description, wishes: Wishes, with_nulls: Sequence[str]) -> str:
     if description.features is None:
         if wishes.nulls is not None:
-            raise NotImportable("--nulls is for a DictVectorizer; for other pipelines use --fill COLUMN=VALUE")
+            raise NotImportable(
+                "--nulls is for a DictVectorizer; for other pipelines use --fill COLUMN=VALUE"
+            )
         return "nan"
     if wishes.nulls is not None:
         return wishes.nulls
     if with_nulls and description.takes_nan:
         raise NotImportable(
-            f"{first_of(with_nulls, 6)} has nulls, and the model accepts NaN, so only its author knows what it was "
-            "fitted on. Pass --nulls nan if nulls were NaN in the dicts, --nulls absent if they were left out of "
-            "them or set to 0, or --fill COLUMN=VALUE for another value"
+            f"{first_of(with_nulls, 6)} has nulls, and the model accepts NaN, so only its author knows what "
+            "it was fitted on. Pass --nulls nan if nulls were NaN in the dicts, --nulls absent if they were "
+            "left out of them or set to 0, or --fill COLUMN=VALUE for another value"
         )
     return "absent"
 

@@ -111,7 +111,8 @@ class OriginalClasses(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     estimator : fitted classifier with `predict_proba`.
-    classes : labels of the schema, in its order. order : position among the estimator's classes of each label.
+    classes : labels of the schema, in its order.
+    order : position among the estimator's classes of each label.
     """
 
     def __init__(self, estimator: Any, classes: Sequence[Any], order: Sequence[int]) -> None:
