@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,7 @@ _LOOSE: Final = re.compile(r"[\W_]+")
 
 
 class Description(msgspec.Struct, frozen=True):
-    """What a file holds; see `vigia_ml.importing.opening`.
+    """The report on a file; see `vigia_ml.importing.opening`.
 
     features, separator : of a DictVectorizer, else None. names : of the columns; None for arrays and dicts.
     values : column -> categories that an encoder knows.
@@ -114,7 +114,7 @@ class Original:
             )
 
 
-def _divisions(feature: str, separator: str, loose: Iterable[str]) -> Iterable[tuple[str, str]]:
+def _divisions(feature: str, separator: str, loose: Container[str]) -> Iterator[tuple[str, str]]:
     at = feature.find(separator)
     while at > 0:
         if loosened(feature[:at]) in loose:

@@ -62,7 +62,7 @@ def in_words(error: Exception, mismatches: Mismatches) -> str:
         or "exhausted" in text
         or "ran out of input" in text.lower()
     ):
-        return f"the file is cut: it ends early ({text or kind}). Copy or download it again, and compare its size"
+        return f"the file is cut: it ends early ({text or kind}). Copy it again, and compare its size"
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, mismatches)
     if "unsupported pickle protocol" in text:

@@ -32,8 +32,8 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = (
     (
         re.compile(rb"\x89HDF\r\n\x1a\n"),
         (
-            "is an HDF5 file, as Keras writes them. Vigía serves scikit-learn pipelines and gradient boosting; "
-            "it does not serve neural networks of Keras"
+            "is an HDF5 file, as Keras writes them. Vigía serves scikit-learn pipelines and gradient "
+            "boosting; it does not serve neural networks of Keras"
         ),
     ),
     (
@@ -48,29 +48,29 @@ _OTHERS: Final[tuple[tuple[re.Pattern[bytes], str], ...]] = (
     (
         _ONNX,
         (
-            "is an ONNX graph, compiled already. Vigía compiles a pipeline itself and compares both, so import "
-            "the pipeline from which the graph was compiled"
+            "is an ONNX graph, compiled already. Vigía compiles a pipeline itself and compares both, so "
+            "import the pipeline from which the graph was compiled"
         ),
     ),
     (
         re.compile(rb"tree\r?\n"),
         (
-            "is a text model of LightGBM: load it into the estimator (LGBMClassifier, LGBMRegressor) that was "
-            "fitted, and pickle the estimator or push it"
+            "is a text model of LightGBM: load it into the estimator (LGBMClassifier, LGBMRegressor) that "
+            "was fitted, and pickle the estimator or push it"
         ),
     ),
     (
         re.compile(rb"CBM1"),
         (
-            "is a binary model of CatBoost: load it into CatBoostClassifier or CatBoostRegressor, and pickle the "
-            "estimator or push it"
+            "is a binary model of CatBoost: load it into CatBoostClassifier or CatBoostRegressor, and "
+            "pickle the estimator or push it"
         ),
     ),
     (
         re.compile(rb"\{L\x00|\s*\{\s*\"(?:learner|version)\""),
         (
-            "is a model file of XGBoost: load it into XGBClassifier or XGBRegressor (load_model), and pickle the "
-            "estimator or push it"
+            "is a model file of XGBoost: load it into XGBClassifier or XGBRegressor (load_model), and "
+            "pickle the estimator or push it"
         ),
     ),
     (re.compile(rb"\x93NUMPY"), f"is an array of NumPy, not a fitted pipeline: {AGAIN}"),

@@ -168,8 +168,9 @@ def _described(parts: Parts) -> dict[str, Any]:
         "values": {name: [_plain(each) for each in held] for name, held in values.items()},
         "takes_nan": parts_of.takes_nan(parts),
     }
-    held = sum(len(each) for each in described["values"].values())
-    if max(len(described["features"] or ()), len(described["names"] or ()), held) > MOST_NAMES:
+    held = sum(map(len, values.values()))
+    features = 0 if vectorizer is None else len(vectorizer.vocabulary_)
+    if max(features, len(names or ()), held) > MOST_NAMES:
         raise NotImportable(
             f"the pipeline knows more than {MOST_NAMES:,} columns or levels, which is the limit"
         )

@@ -76,7 +76,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Report:
-    """What inspection found. names : what the files ask for. versions : of libraries that wrote them."""
+    """The result of an inspection.
+
+    names : dotted names that the files ask for. versions : of the libraries that wrote them.
+    """
 
     description: Description
     names: tuple[str, ...]

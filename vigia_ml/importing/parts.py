@@ -156,9 +156,9 @@ def known_values(step: Any, names: Sequence[str]) -> dict[str, list[Any]]:
         for _, each in step.steps:
             if each in PASSED:
                 continue
-            known = known_values(each, names)
-            if known or not isinstance(each, ONE_TO_ONE):
-                return known
+            first = known_values(each, names)
+            if first or not isinstance(each, ONE_TO_ONE):
+                return first
         return {}
     if hasattr(step, "best_estimator_"):
         return known_values(step.best_estimator_, names)

@@ -31,7 +31,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows of a schema become the pipeline's own; see `vigia_ml.transformers.original`.
+    """The way from rows of a schema to a pipeline's own rows; see `vigia_ml.transformers.original`.
 
     notes : sentences for the user.
     """

@@ -19,7 +19,7 @@ from vigia_ml.fitting.fit import LEVELS_REMEMBERED, decode_target, seen
 from vigia_ml.importing.description import Description, Original, matched
 from vigia_ml.importing.package_files import HOLDOUT, TRAIN
 from vigia_ml.importing.plans import Wishes
-from vigia_ml.schema import DatasetSchema, InvalidRows, Seen
+from vigia_ml.schema import DatasetSchema, Fault, InvalidRows, Seen
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.csv_reader import CsvReader
 from vigia_ml.schema.faults import REPORTED_FAULTS
@@ -45,7 +45,8 @@ class Rows:
 
 def read(opener: Opener, schema: DatasetSchema, told: Told, target: Path) -> int:
     """Writes a CSV's rows as Parquet and returns their number. Raises `InvalidRows` with the bad rows."""
-    faults, rows, bad = [], 0, 0
+    faults: list[Fault] = []
+    rows = bad = 0
     with opener() as stream, parquet.DatasetWriter(target, schema) as writer:
         reader = CsvReader(stream, schema, with_target=True, told=told)  # type: ignore[arg-type]
         for batch in reader.batches():

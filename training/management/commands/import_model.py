@@ -1,4 +1,4 @@
-"""Imports a fitted pipeline as a version: ``manage.py import_model MODEL FILE --sha256 DIGEST --data ROWS.csv``."""
+"""Imports a fitted pipeline: ``manage.py import_model MODEL FILE --sha256 DIGEST --data ROWS.csv``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SHOWN_NAMES: Final = 12
 
 @dataclass(frozen=True)
 class Target:
-    """What the version will be. declared : None for a model whose columns the CSV shows."""
+    """The model of the import. declared : its declaration, if it exists; task : that of the version."""
 
     name: str
     declared: ModelDeclaration | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ def original_columns(step: OriginalColumns, frame: Frame, graph: Graph) -> Frame
     return Frame(tuple(columns), tuple(frame.places[place] for place in places), matrix)
 
 
-def _respelled(column: Column, table: dict[str, str], step: Any, graph: Graph) -> Column:
+def _respelled(column: Column, table: Mapping[str, str], step: Any, graph: Graph) -> Column:
     if not table:
         return column
     levels, seen = (tuple(table.get(each, each) for each in held) for held in (column.levels, _seen(column)))
