@@ -2,14 +2,14 @@
 
 from django.urls import path
 
-from training.views import evaluations, registry, runs
+from training.views import evaluations, registry, runs, versions
 
 urlpatterns = [
     path("models/", registry.ModelsView.as_view(), name="models"),
     path("models/<str:model>/", registry.ModelDetailView.as_view(), name="model"),
     path("models/<str:model>/active/", registry.ActiveView.as_view(), name="active"),
     path("models/<str:model>/rollback/", registry.RollbackView.as_view(), name="rollback"),
-    path("models/<str:model>/versions/", registry.VersionsView.as_view(), name="versions"),
+    path("models/<str:model>/versions/", versions.VersionsView.as_view(), name="versions"),
     path("models/<str:model>/versions/<int:number>/", registry.VersionDetailView.as_view(), name="version"),
     path(
         "models/<str:model>/versions/<int:number>/activate/", registry.ActivateView.as_view(), name="activate"
