@@ -91,7 +91,7 @@ def _answers(pipeline: Pipeline, frame: pd.DataFrame, task: Task) -> Floats:
     try:
         answers = _asked(pipeline, frame, task)
     except Exception as error:  # the file's own code may raise anything
-        words = " ".join(str(error).split())[:300]
+        words = " ".join(str(error).split()).partition(". ")[0][:300]
         raise NotImportable(_rejected(pipeline, frame, task, f"{type(error).__name__}: {words}")) from error
     if not np.isfinite(answers).all():
         raise NotImportable(_rejected(pipeline, frame, task, "answers that are not finite numbers"))
@@ -116,7 +116,7 @@ def _rejected(pipeline: Pipeline, frame: pd.DataFrame, task: Task, reason: str) 
     if guilty and not (len(complete) and _fails(pipeline, complete, task)):
         rows = int(frame[guilty].isna().any(axis=1).sum())
         return (
-            f"the pipeline rejects nulls of {first_of(guilty, 6)} ({rows:,} of {len(frame):,} rows; "
+            f"the pipeline rejects nulls of {first_of(guilty, 6)} ({rows:,} rows or more; "
             f"{reason}). If its author filled them before the pipeline, say with which value: --fill "
             f"{guilty[0]}=VALUE; else leave these rows out of the CSV"
         )

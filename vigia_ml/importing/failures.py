@@ -16,10 +16,7 @@ from vigia_ml.importing.errors import NotImportable
 
 
 def _refit() -> str:
-    return (
-        f"fit the pipeline again under scikit-learn {sklearn.__version__}; a file of skops (skops.io.dump, "
-        "under the old version) opens in more cases than a pickle, with the same doubt about its answers"
-    )
+    return f"fit the pipeline again under scikit-learn {sklearn.__version__}, on the same rows"
 
 
 @dataclass
@@ -46,10 +43,11 @@ class Mismatches:
         """Raises `NotImportable` for another release that the user has not accepted."""
         if self.other_release and not accepted:
             raise NotImportable(
-                f"the file was written by scikit-learn {self.other_release} and is read by "
-                f"{sklearn.__version__}: it may fail, or answer otherwise than it did there. Best: "
-                f"{_refit()}. To open it all the same, pass --other-version, and compare the metrics and "
-                "some known answers with the author's"
+                f"the file was written by scikit-learn {self.other_release} and is read by {sklearn.__version__}: "
+                f"it may fail, or answer otherwise than it did there. Best: {_refit()}. Or open it all the same "
+                "with --other-version, and compare the metrics and some known answers with the author's; a file "
+                "of skops (skops.io.dump under the old version) opens in more cases than a pickle, with the same "
+                "doubt"
             )
 
 
@@ -114,7 +112,7 @@ def _missing_module(error: ModuleNotFoundError, mismatches: Mismatches) -> str:
         return (
             f"the file needs the module {name}, which scikit-learn {sklearn.__version__} does not have: it "
             "was written by another version "
-            f"({mismatches.versions.get('scikit-learn', 'before 0.22, or a newer one')}). {_refit()}"
+            f"({mismatches.versions.get('scikit-learn', 'before 0.22, or a newer one')}): {_refit()}"
         )
     package = name.partition(".")[0]
     return (

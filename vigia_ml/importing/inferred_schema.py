@@ -45,7 +45,13 @@ def infer(survey: Survey, description: Description, wishes: Wishes, target: str,
     original = Original(description, available, wishes.columns)
     loose = {loosened(name): name for name in available}
     sources = {name: name if name in available else loose.get(loosened(name), "") for name in original.texts}
-    if lacking := [name for name, source in sources.items() if not source]:
+    lacking = [name for name, source in sources.items() if not source]
+    taken = [name for name in lacking if loosened(name) in (loosened(target), loosened(key or target))]
+    if taken:
+        raise NotImportable(
+            f"the pipeline was fitted on {clip(taken[0])!r}, which --target or --key names: it cannot be both"
+        )
+    if lacking:
         raise NotImportable(
             f"the pipeline was fitted on {first_of(list(map(repr, lacking)), 6)}, which the CSV lacks; it "
             f"has {first_of(list(map(repr, available)), 30)}"

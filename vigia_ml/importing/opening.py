@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import joblib
 import numpy as np
+import threadpoolctl
 
 from vigia_ml.importing import conversion, pickles, skops_files
 from vigia_ml.importing import parts as parts_of
@@ -28,6 +29,18 @@ from vigia_ml.schema.faults import first_of
 
 MOST_NAMES: Final = 50_000
 """Columns, features and categories that are reported."""
+
+
+def _list_no_libraries() -> None:
+    """Stops threadpoolctl, which looks for libraries in /proc, where the sandbox hides it."""
+    try:
+        with Path("/proc/self/maps").open("rb"):
+            pass
+    except OSError:
+        threadpoolctl.ThreadpoolController._load_libraries = lambda controller: None
+
+
+_list_no_libraries()
 
 
 def inspect(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -108,9 +121,9 @@ def _unknown(names: list[str]) -> str:
             f"--allow-class {names[0]}"
         )
     return (
-        f"the file asks for {first_of(names, 6)}, which no fitted pipeline needs. Opening it would run that "
-        "code, so it was not opened. If you did not expect this, do not trust the file; if you know why it "
-        f"is there: --allow-class {names[0]}"
+        f"the file asks for {first_of(names, 6)}, which no pipeline that Vigía compiles needs. Opening it "
+        "would run that code, so it was not opened. If you did not expect this, do not trust the file; if "
+        f"you know why it is there: --allow-class {names[0]}"
     )
 
 

@@ -32,7 +32,7 @@ NOT_HELD: Final = (
 # Functions that the pickles of these libraries call to build objects; all other names must be classes.
 BUILDERS: Final = frozenset({
     "_reconstruct", "scalar", "_frombuffer", "__randomstate_ctor", "__bit_generator_ctor", "__generator_ctor",
-    "_unpickle_block", "_new_Index", "new_block", "__newobj__",
+    "_unpickle_block", "_new_Index", "new_block", "__newobj__", "_mareconstruct", "asarray",
 })  # fmt: skip
 PLAIN: Final = frozenset(
     f"{module}.{name}"

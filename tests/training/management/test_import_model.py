@@ -1,0 +1,136 @@
+"""`import_model`: a pickle of elsewhere becomes a version that answers as its author's code does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from django.core.management import CommandError, call_command
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+
+from tests.conftest import Post
+from tests.trained import SAMPLES
+from training.models import ModelVersion, Origin, TrainingRun
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NUMBERS = ["tenure", "monthlycharges", "totalcharges"]
+
+
+def course_table(csv: Path) -> pd.DataFrame:
+    """The course's own lines that read and tidy up the table."""
+    df = pd.read_csv(csv)
+    df.columns = df.columns.str.lower().str.replace(" ", "_")
+    for column in df.select_dtypes(exclude="number").columns:
+        df[column] = df[column].astype(str).str.lower().str.replace(" ", "_")
+    df["totalcharges"] = pd.to_numeric(df["totalcharges"], errors="coerce").fillna(0)
+    df["churn"] = (df["churn"] == "yes").astype(int)
+    return df
+
+
+def course_dicts(df: pd.DataFrame) -> list[dict[str, Any]]:
+    features = df.drop(columns=["customerid", "churn"])
+    categories = [column for column in features.columns if column not in NUMBERS]
+    return features[[*categories, *NUMBERS]].to_dict(orient="records")
+
+
+def course_pair(csv: Path) -> tuple[DictVectorizer, LogisticRegression]:
+    """The course's own lines that fit its model."""
+    df = course_table(csv)
+    full_train, _ = train_test_split(df, test_size=0.2, random_state=1)
+    vectorizer = DictVectorizer(sparse=False)
+    model = LogisticRegression(C=1.0, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lbfgs stops at the course's number of iterations
+        model.fit(vectorizer.fit_transform(course_dicts(full_train)), full_train["churn"].values)
+    return vectorizer, model
+
+
+def written(path: Path, value: Any) -> str:
+    """Pickles a value and returns the file's digest."""
+    path.write_bytes(pickle.dumps(value))
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run(*arguments: Any, **options: Any) -> str:
+    out = io.StringIO()
+    call_command("import_model", *map(str, arguments), stdout=out, stderr=out, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def sample_pair(tmp_path: Path) -> tuple[Path, Any]:
+    pair = course_pair(SAMPLES / "churn.csv")
+    written(tmp_path / "model.bin", pair)
+    return tmp_path / "model.bin", pair
+
+
+@pytest.mark.real_data
+def test_the_courses_published_model_answers_its_customers_as_in_the_course(
+    data_dir: Path, tmp_path: Path, post: Post, customer: dict[str, Any]
+) -> None:
+    sha256 = written(tmp_path / "model.bin", course_pair(data_dir / "telco_churn.csv"))
+    said = run(
+        "churn", tmp_path / "model.bin", "--sha256", sha256, "--data", data_dir / "telco_churn.csv",
+        "--activate", "the course's model",
+    )  # fmt: skip
+    assert "version 1 is active" in said, said
+
+    answers = [
+        post("/predict", row).json()
+        for row in (
+            {"customerid": "8879-zkjof", **customer},
+            {**customer, "tenure": 24, "totalcharges": 716.4},
+        )
+    ]
+    assert answers[0]["churn_probability"] == pytest.approx(0.627, abs=0.02)
+    assert answers[1]["churn_probability"] == pytest.approx(0.339, abs=0.02)
+    assert [answer["churn"] for answer in answers] == [True, False]
+
+    version = ModelVersion.objects.get()
+    assert (version.origin, version.engine, version.status) == (Origin.IMPORTED, "onnx", "active")
+    assert version.metrics["roc_auc"] > 0.83
+    assert version.activations.get().reason == "the course's model"
+
+
+def test_the_pair_answers_every_row_as_the_authors_code(sample_pair: tuple[Path, Any], post: Post) -> None:
+    path, (vectorizer, model) = sample_pair
+    said = run(
+        "churn", path, "--sha256", digest(path), "--data", SAMPLES / "churn.csv", "--activate", "sample"
+    )
+    assert "nulls of totalcharges are left out of the dict" in said, said
+    assert "the author may have fitted the pipeline on rows that are held out here" in said
+
+    rows = course_dicts(course_table(SAMPLES / "churn.csv"))[:200]
+    body = post("/api/v1/models/churn/predictions/", rows).json()
+    given = [answer["probability"] for answer in body["predictions"]]
+    expected = model.predict_proba(vectorizer.transform(rows))[:, 1]
+    np.testing.assert_allclose(given, expected, atol=1e-9)
+    run_row = TrainingRun.objects.get()
+    assert (run_row.origin, run_row.status, run_row.requested_by) == ("imported", "succeeded", None)
+
+
+def test_without_a_digest_the_command_prints_it_and_opens_nothing(
+    sample_pair: tuple[Path, Any],
+) -> None:
+    path, _ = sample_pair
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="compare the digest above with the one that the author published"):
+        call_command("import_model", "churn", str(path), "--data", str(SAMPLES / "churn.csv"), stdout=out)
+    assert digest(path) in out.getvalue()
+    assert "opening" not in out.getvalue()
+    with pytest.raises(CommandError, match="it is another file"):
+        run("churn", path, "--sha256", "0" * 64, "--data", SAMPLES / "churn.csv")
+    assert not TrainingRun.objects.exists()
