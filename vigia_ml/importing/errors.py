@@ -7,5 +7,3 @@ from vigia_ml.errors import VigiaError
 
 class NotImportable(VigiaError):
     """Raised with the reason, and with what to do, when a file cannot be imported."""
-
-    code = "not_importable"

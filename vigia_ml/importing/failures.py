@@ -42,11 +42,12 @@ class Mismatches:
     def check(self, *, accepted: bool) -> None:
         """Raises `NotImportable` for another release that the user has not accepted."""
         if self.other_release and not accepted:
+            here = sklearn.__version__
             raise NotImportable(
-                f"the file was written by scikit-learn {self.other_release} and is read by {sklearn.__version__}: "
-                f"it may fail, or answer otherwise than it did there. Best: {_refit()}. Or open it all the same "
-                "with --other-version, and compare the metrics and some known answers with the author's; a file "
-                "of skops (skops.io.dump under the old version) opens in more cases than a pickle, with the same "
+                f"the file was written by scikit-learn {self.other_release} and is read by {here}: it may fail, "
+                f"or answer otherwise than it did there. Best: {_refit()}. Or open it all the same with "
+                "--other-version, and compare the metrics and some known answers with the author's; a file of "
+                "skops (skops.io.dump under the old version) opens in more cases than a pickle, with the same "
                 "doubt"
             )
 
