@@ -49,7 +49,7 @@ class Description(msgspec.Struct, frozen=True):
 
 def loosened(name: str) -> str:
     """Returns a name without case, spaces and signs, for names that were tidied up in a notebook."""
-    return _LOOSE.sub("_", written_name(name)).strip("_").casefold()
+    return _LOOSE.sub("", written_name(name)).casefold()
 
 
 class Original:

@@ -44,23 +44,19 @@ class Mismatches:
         if self.other_release and not accepted:
             here = sklearn.__version__
             raise NotImportable(
-                f"the file was written by scikit-learn {self.other_release} and is read by {here}: it may fail, "
-                f"or answer otherwise than it did there. Best: {_refit()}. Or open it all the same with "
-                "--other-version, and compare the metrics and some known answers with the author's; a file of "
-                "skops (skops.io.dump under the old version) opens in more cases than a pickle, with the same "
-                "doubt"
+                f"the file was written by scikit-learn {self.other_release} and is read by {here}: it may "
+                f"fail, or answer otherwise than it did there. Best: {_refit()}. Or open it all the same "
+                "with --other-version, and compare the metrics and some known answers with the author's; a "
+                "file of skops (skops.io.dump under the old version) opens in more cases than a pickle, "
+                "with the same doubt"
             )
 
 
 def in_words(error: Exception, mismatches: Mismatches) -> str:
     """Returns why opening a file failed, and what to do."""
     kind, text = type(error).__name__, " ".join(str(error).split())[:300]
-    if (
-        isinstance(error, EOFError)
-        or "truncated" in text
-        or "exhausted" in text
-        or "ran out of input" in text.lower()
-    ):
+    words = ("truncated", "exhausted", "ran out of input", "index out of range")
+    if isinstance(error, EOFError) or any(each in text.lower() for each in words):
         return f"the file is cut: it ends early ({text or kind}). Copy it again, and compare its size"
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, mismatches)

@@ -17,7 +17,13 @@ from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import Normalisation, written_name
 from vigia_ml.schema.faults import clip, first_of
 from vigia_ml.schema.row_keys import KEY_FIELD
-from vigia_ml.schema.type_inference import LISTED_LEVELS, canonical_levels, guess_column, room_for
+from vigia_ml.schema.type_inference import (
+    LISTED_LEVELS,
+    canonical_levels,
+    canonical_names,
+    guess_column,
+    room_for,
+)
 
 NORMALISATIONS: Final[tuple[Normalisation, ...]] = ("strip", "lower", "lower_snake")
 TRUE_FALSE: Final = frozenset({"true", "false"})
@@ -151,15 +157,9 @@ def _covered(tally: ColumnStats, texts: Sequence[str], normalise: Normalisation)
 def _target(survey: Survey, name: str, description: Description) -> targets.Target:
     tally = survey.tallies[name]
     targets.check(tally, survey.first_blank.get(name), skip_unlabelled=False)
+    own = canonical_names([name])[name]
+    aliases = () if own == name else (name,)
     if description.task == "regression":
-        return targets.propose(tally, _target_name(name), _target_aliases(name), "regression")
+        return targets.propose(tally, own, aliases, "regression")
     task: Task = "binary" if len(description.classes or ()) == 2 else "multiclass"
-    return targets.propose(tally, _target_name(name), _target_aliases(name), task)
-
-
-def _target_name(name: str) -> str:
-    return name if name.isidentifier() and not name.startswith("_") else loosened(name) or "target"
-
-
-def _target_aliases(name: str) -> tuple[str, ...]:
-    return () if _target_name(name) == name else (name,)
+    return targets.propose(tally, own, aliases, task)

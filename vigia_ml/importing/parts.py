@@ -55,7 +55,7 @@ def found(objects: Sequence[Any]) -> Parts:
     models = [each for each in flat if hasattr(each, "predict")]
     before = [each for each in flat if hasattr(each, "transform") and not hasattr(each, "predict")]
     encoders = [each for each in before if hasattr(each, "classes_") and not hasattr(each, "vocabulary_")]
-    before = [each for each in before if each not in encoders]
+    before = [each for each in before if not _among(each, encoders)]
     if not models:
         held = ", ".join(_kind(each) for each in flat[:6]) or "nothing"
         raise NotImportable(f"the file holds no model with a predict method ({held}): it must hold {PAIR}")
@@ -63,7 +63,7 @@ def found(objects: Sequence[Any]) -> Parts:
         names = ", ".join(_kind(each) for each in (*models, *before))
         raise NotImportable(f"the file holds several models or transformers ({names}): it must hold {PAIR}")
     model, transformer = models[0], before[0] if before else None
-    for each in filter(None, (transformer, model)):
+    for each in (model,) if transformer is None else (transformer, model):
         try:
             check_is_fitted(each)
         except (NotFittedError, TypeError) as error:
@@ -81,8 +81,13 @@ def found(objects: Sequence[Any]) -> Parts:
             "CalibratedClassifierCV(model) on the same rows (or SVC with probability=True) and import that"
         )
     used = {id(each) for each in (model, transformer)}
-    others = tuple(_kind(each) for each in flat if id(each) not in used and each not in encoders)
+    others = tuple(_kind(each) for each in flat if id(each) not in used and not _among(each, encoders))
     return Parts(model, transformer, _labels(encoders, model), others)
+
+
+def _among(each: Any, others: Sequence[Any]) -> bool:
+    """Returns whether an object is one of others; arrays cannot be compared by ``in``."""
+    return any(each is other for other in others)
 
 
 def _flat(objects: Iterable[Any]) -> Iterable[Any]:

@@ -8,7 +8,6 @@ import pickle
 import re
 import time
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -39,7 +38,9 @@ OPTIONS: Final = {"allowed": [], "other_version": False}
 
 def pipeline(model: Any = None) -> Pipeline:
     encoder = ColumnTransformer([("b", OneHotEncoder(), ["b"]), ("a", StandardScaler(), ["a"])])
-    return Pipeline([("encoder", encoder), ("model", model or LogisticRegression())]).fit(ROWS, CLASSES)
+    return Pipeline([("encoder", encoder), ("model", LogisticRegression() if model is None else model)]).fit(
+        ROWS, CLASSES
+    )
 
 
 def pair() -> tuple[DictVectorizer, LogisticRegression]:
@@ -154,11 +155,11 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "CatBoost": (b"CBM1abc", "CatBoostClassifier or CatBoostRegressor"),
     "cut": (GOOD[: len(GOOD) // 2], "the file is cut"),
     "cut by joblib": (by_joblib(pipeline())[:3000], "the file is cut"),
-    "cut and compressed": (by_joblib(pipeline(), 3)[:2000], "damaged or cut"),
+    "cut and compressed": (by_joblib(pipeline(), 3)[:-200], "damaged or cut"),
     "damaged": (GOOD[:200] + b"\xff\xfe" + GOOD[202:], "the file is damaged"),
     "a newer protocol": (b"\x80\x09" + GOOD[2:], "protocol 9, and this Python reads protocols up to 5"),
     "a script's class": (
-        pickle.dumps(Mine()).replace(Mine.__module__.encode(), b"__main__"),
+        pickle.dumps(Mine(), 0).replace(Mine.__module__.encode(), b"__main__"),
         "__main__.Mine",
     ),
     "another library": (b"cimblearn.pipeline\nPipeline\n(tR.", "from a library that Vigía does not know"),
@@ -284,9 +285,6 @@ def test_a_file_that_burns_time_or_memory_is_stopped(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(Calls(exec, "x = bytearray(8 << 30)")))
     with pytest.raises(NotImportable, match=r"needed more than 2\.0 GiB of memory|MemoryError"):
         inspected(path, allowed=("builtins.exec",), memory=2 << 30)
-    path.write_bytes(zlib.compress(b"\x80\x04" + b"N0" * (2 << 30), 9)[:100] or b"")
-    with pytest.raises(NotImportable):
-        inspected(path)
 
 
 def test_a_forged_report_is_refused(tmp_path: Path) -> None:
