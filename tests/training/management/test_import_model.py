@@ -9,17 +9,23 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from django.core.management import CommandError, call_command
+from rest_framework.test import APIClient
+from sklearn.compose import ColumnTransformer
 from sklearn.feature_extraction import DictVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from tests.conftest import Post
 from tests.trained import SAMPLES
-from training.models import ModelVersion, Origin, TrainingRun
+from training.models import ModelVersion, Origin, RegisteredModel, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NUMBERS = ["tenure", "monthlycharges", "totalcharges"]
@@ -134,3 +140,105 @@ def test_without_a_digest_the_command_prints_it_and_opens_nothing(
     with pytest.raises(CommandError, match="it is another file"):
         run("churn", path, "--sha256", "0" * 64, "--data", SAMPLES / "churn.csv")
     assert not TrainingRun.objects.exists()
+
+
+COURSE = ("--target", "Churn", "--key", "customerID", "--data", SAMPLES / "churn.csv")
+
+
+def test_a_new_name_creates_a_model_that_other_versions_join(
+    sample_pair: tuple[Path, Any], post: Post, api: APIClient
+) -> None:
+    path, (vectorizer, model) = sample_pair
+    with pytest.raises(CommandError, match="--target is missing"):
+        run("churn_course", path, "--sha256", digest(path), "--data", SAMPLES / "churn.csv")
+    said = run("churn_course", path, "--sha256", digest(path), *COURSE, "--title", "Course")
+    assert "version 1 is not active" in said, said
+
+    created = RegisteredModel.objects.get(name="churn_course")
+    assert (created.title, created.policy) == ("Course", "manual")
+    [row] = course_dicts(course_table(SAMPLES / "churn.csv"))[:1]
+    answer = post("/api/v1/models/churn_course/versions/1/predictions/", row).json()["predictions"][0]
+    expected = model.predict_proba(vectorizer.transform([row]))[0, 1]
+    assert answer["probability"] == pytest.approx(expected, abs=1e-9)
+
+    said = run(
+        "churn_course", path, "--sha256", digest(path), "--data", SAMPLES / "churn.csv", "--activate", "again"
+    )
+    assert "version 2 is active" in said, said
+    assert list(created.versions.order_by("number").values_list("number", "origin")) == [
+        (1, "imported"),
+        (2, "imported"),
+    ]
+    refused = api.post("/api/v1/models/churn_course/training-runs/", {}, format="json")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_trainable")
+
+
+def test_a_pipeline_of_numbers_with_rows_that_it_never_saw(tmp_path: Path) -> None:
+    table = pd.read_csv(SAMPLES / "churn.csv")
+    train, test = table.iloc[:1500], table.iloc[1500:]
+    train.to_csv(tmp_path / "train.csv", index=False)
+    test.to_csv(tmp_path / "test.csv", index=False)
+    encoder = ColumnTransformer(
+        [("c", OneHotEncoder(), ["InternetService", "PhoneService"])], remainder="passthrough"
+    )
+    columns = ["InternetService", "PhoneService", "tenure"]
+    pipeline = make_pipeline(encoder, LinearRegression()).fit(train[columns], train["MonthlyCharges"])
+    joblib.dump(pipeline, tmp_path / "bill.joblib", compress=3)
+
+    said = run(
+        "bill", tmp_path / "bill.joblib", "--sha256", digest(tmp_path / "bill.joblib"), "--data",
+        tmp_path / "train.csv", "--test", tmp_path / "test.csv", "--target", "MonthlyCharges",
+    )  # fmt: skip
+
+    assert "1,500 rows to compare with, 500 held out" in said, said
+    assert "held out here" not in said
+    version = ModelVersion.objects.get()
+    assert (version.train_rows, version.holdout_rows) == (1500, 500)
+    expected = r2_score(test["MonthlyCharges"], pipeline.predict(test[columns]))
+    assert version.metrics["r2"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_file_that_asks_for_a_command_makes_no_run_and_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    with pytest.raises(CommandError, match=r"asks for posix\.system.*do not trust the file"):
+        run("mine", tmp_path / "model", "--sha256", digest(tmp_path / "model"), *COURSE)
+    assert not RegisteredModel.objects.filter(name="mine").exists()
+    assert not TrainingRun.objects.exists()
+
+
+class Runs:
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __reduce__(self) -> Any:
+        return exec, (self.code,)
+
+
+def test_answers_that_are_not_the_graphs_are_refused_by_the_service(tmp_path: Path) -> None:
+    """The file's code has the sandbox to itself, and still brings no version with invented answers."""
+    lies = (
+        "import vigia_ml.importing.conversion as c, numpy as np\n"
+        "true = c._answers\n"
+        "c._answers = lambda *a: np.tile([0.01, 0.99], (len(true(*a)), 1))\n"
+    )
+    pair = course_pair(SAMPLES / "churn.csv")
+    sha256 = written(tmp_path / "model.bin", {"pair": pair, "x": Runs(lies)})
+    with pytest.raises(CommandError, match=r"run \d+ failed: .*answers"):
+        run(
+            "churn", tmp_path / "model.bin", "--sha256", sha256, "--data", SAMPLES / "churn.csv",
+            "--allow-class", "builtins.exec", "--activate", "trust me",
+        )  # fmt: skip
+    assert not ModelVersion.objects.exists()
+
+
+def test_a_faulty_csv_is_reported_row_by_row(sample_pair: tuple[Path, Any], tmp_path: Path) -> None:
+    path, _ = sample_pair
+    rows = (SAMPLES / "churn.csv").read_text().replace("Month-to-month", "Weekly", 1)
+    (tmp_path / "rows.csv").write_text(rows)
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="nothing was imported"):
+        call_command(
+            "import_model", "churn", str(path), "--sha256", digest(path), "--data", str(tmp_path / "rows.csv"),
+            stdout=out, stderr=out,
+        )  # fmt: skip
+    assert "contract must be one of its levels" in out.getvalue()
