@@ -124,6 +124,15 @@ class Package:
         names = ["prediction"] if self.task == "regression" else [f"p{n}" for n in range(values.shape[1])]
         pq.write_table(pa.table(dict(zip(names, values.T, strict=True))), self.file("answers"))
 
+    def rename_target(self, name: str) -> None:
+        """Gives the target another name, in the manifest and in the files."""
+        old = self.schema.target.name
+        self.manifest["schema"]["target"]["name"] = name
+        for part in ("train", "holdout"):
+            table = pq.read_table(self.file(part))
+            names = [name if each == old else each for each in table.column_names]
+            pq.write_table(table.rename_columns(names), self.file(part))
+
     def describe(self) -> str:
         """Writes the manifest with the digests of the files as they are; returns its text."""
         self.manifest["files"] = {

@@ -5,18 +5,20 @@ bytes; their names come from the version's row alone, never from a user.
 
 A trained version has its fitted pipeline (a pickle) and, if it was compiled, the bytes of the engine that
 serves it. Serving a compiled version unpickles nothing. A pushed or imported version has a compiled graph
-alone. Its bytes came from outside, so they are signed as a graph, and bytes with a graph's signature are never
+alone. Its bytes came from outside, so they are signed as a graph, and such bytes are never
 unpickled.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import logging
 import os
 import platform
 import re
+import shutil
 import socket
 import tempfile
 from collections import deque
@@ -33,7 +35,7 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
-from core.errors import ArtifactError, ArtifactPruned, StoreUnavailable
+from core.errors import Archived, ArtifactError, ArtifactPruned, StoreUnavailable
 from vigia_ml import engines
 
 if TYPE_CHECKING:
@@ -98,17 +100,30 @@ def remove(digest: str) -> None:
     ------
     StoreUnavailable : the bytes cannot be removed.
     """
+    _delete(_name(digest))
+
+
+def remove_dataset(dataset: Dataset) -> None:
+    """Removes a dataset's file; accepts a file that is gone. Raises `StoreUnavailable` as `remove` does."""
+    _delete(dataset.storage_name)
+
+
+def _delete(name: str) -> None:
     try:
-        default_storage.delete(_name(digest))
+        default_storage.delete(name)
     except Exception as error:
-        log.error("cannot remove %s from the store: %s", _name(digest), error)
+        log.error("cannot remove %s from the store: %s", name, error)
         raise StoreUnavailable(error) from error
 
 
 def check_kept(version: ModelVersion) -> None:
-    """Raises `ArtifactPruned` when the version's artifact was pruned."""
-    rows = type(version)._default_manager.filter(pk=version.pk, pruned__isnull=False)
-    if rows.exists():
+    """Raises `Archived` or `ArtifactPruned` when the version was archived or its artifact was pruned."""
+    rows = type(version)._default_manager.filter(pk=version.pk)
+    state = rows.values_list("pruned__pk", "archived_at", "registered_model__archived_at").first()
+    pruned, *archived = state or (None, None, None)
+    if any(archived):
+        raise Archived(version)
+    if pruned is not None:
         raise ArtifactPruned(version)
 
 
@@ -147,6 +162,7 @@ def load(version: ModelVersion) -> engines.Engine:
     ------
     ArtifactError : see `fetch`; for scikit-learn's engine also when another scikit-learn built the artifact.
     """
+    _check_engine(version, version.engine)
     _check_libraries_of_engine(version)
     data = fetch_compiled(version) if version.engine == COMPILED else fetch(version)
     return _loaded(version, version.engine, data)
@@ -173,14 +189,17 @@ def load_pipeline(version: ModelVersion) -> SklearnEngine:
 
 
 def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
-    if is_graph(version) and engine != COMPILED:
-        raise ArtifactError(
-            f"{version} came as a compiled graph, and its row names the engine {engine[:20]!r}"
-        )
+    _check_engine(version, engine)
     try:
         return engines.load(engine, data, version.dataset_schema)
     except Exception as error:  # unpickling runs code of other classes, which may raise any error
         raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
+
+
+def _check_engine(version: ModelVersion, engine: str) -> None:
+    """Raises `ArtifactError` for an engine that would unpickle bytes from outside."""
+    if is_graph(version) and engine != COMPILED:
+        raise ArtifactError(f"{version} came as a compiled graph; the engine {engine[:20]!r} cannot load it")
 
 
 def check_libraries(version: ModelVersion) -> None:
@@ -222,10 +241,18 @@ def store_dataset(written: Written) -> None:
 def write_file(name: str, content: File) -> None:  # type: ignore[type-arg]
     """Stores a file; raises `StoreUnavailable` when it cannot be written."""
     try:
+        _check_space(content.size)
         default_storage.save(name, content)
     except Exception as error:  # each storage has its own errors; all mean that the store is unavailable
         log.error("cannot write %s to the store: %s", name, error)
         raise StoreUnavailable(error) from error
+
+
+def _check_space(size: int) -> None:
+    """Raises `OSError` (ENOSPC) where the bytes would take the disk's reserve, which the log may need."""
+    with suppress(NotImplementedError, FileNotFoundError):  # a store of another kind; its first file of all
+        if shutil.disk_usage(default_storage.path("")).free - size < settings.STORE_RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def probe() -> None:
@@ -238,8 +265,15 @@ def probe() -> None:
 
 @contextmanager
 def dataset_file(dataset: Dataset) -> Iterator[Path]:
-    """Copies the dataset's Parquet file to a local path and verifies it against the dataset's row."""
+    """Copies the dataset's Parquet file to a local path and verifies it against the dataset's row.
+
+    Raises
+    ------
+    Archived : the dataset was archived. ArtifactError : its bytes are missing or were changed.
+    """
     description = f"dataset {dataset.sha256[:12]}"
+    if type(dataset)._default_manager.filter(pk=dataset.pk, archived_at__isnull=False).exists():
+        raise Archived(description)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         local = Path(directory) / "rows.parquet"
         with local.open("wb") as target:
@@ -259,7 +293,7 @@ def stamp(version: ModelVersion) -> object:
     ------
     ArtifactError : the bytes are missing.
     """
-    description, digest, _ = _serving(version)
+    description, digest, *_ = _serving(version)
     try:
         return default_storage.size(_name(digest)), default_storage.get_modified_time(_name(digest))
     except Exception as error:  # each storage has its own errors

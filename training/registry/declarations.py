@@ -45,6 +45,11 @@ def is_trainable(model: RegisteredModel) -> bool:
     return model.name in catalogue.names()
 
 
+def why_not_trainable(model: RegisteredModel) -> str:
+    """Returns the reason why a model of pushed or imported versions cannot be trained; empty for others."""
+    return str(NotTrainable(model.name)) if model.declared is not None and not is_trainable(model) else ""
+
+
 def require_trainable(model: RegisteredModel) -> ModelDeclaration:
     """Returns the declaration by which a model can be trained.
 
@@ -53,7 +58,7 @@ def require_trainable(model: RegisteredModel) -> ModelDeclaration:
     NotTrainable : the model's versions were pushed or imported.
     UnknownDeclaration, BrokenDeclaration : see `of`.
     """
-    if model.declared is not None and not is_trainable(model):
+    if why_not_trainable(model):
         raise NotTrainable(model.name)
     return catalogue.get(model.name)
 

@@ -28,7 +28,7 @@ from django.core.files.storage import default_storage
 from django.db import Error, transaction
 from django.utils import timezone
 
-from core.errors import Conflict, StoreUnavailable
+from core.errors import Archived, Conflict, StoreUnavailable
 from core.uuid7 import time_of
 from training import artifacts, catalogue, providers
 from training.models import Job, Origin, RegisteredModel, TrainingRun
@@ -89,7 +89,7 @@ def create(name: str, directory: Path, *, origin: Origin, by: User | None) -> Tr
     ------
     InvalidRows : lists every fault of the manifest and the files. OSError : a file is missing.
     TargetDiffers, UnsupportedForModel, NotDeclared : the model accepts no such version.
-    StoreUnavailable : the files cannot be staged.
+    StoreUnavailable : the files cannot be staged. Archived : the model was archived.
     """
     with ExitStack() as stack:
         files = {
@@ -194,6 +194,8 @@ def _model(name: str, manifest: Manifest) -> RegisteredModel:
         }
     row, _ = RegisteredModel.objects.get_or_create(name=name, defaults=defaults)
     model = RegisteredModel.locked(row.pk)
+    if model.archived_at is not None:
+        raise Archived(model)
     if model.declared not in (None, declared) and not declarations.is_trainable(model) and _is_unused(model):
         # A first push that failed must not decide for ever.
         model.title, model.declared = manifest.title or name, declared

@@ -74,7 +74,9 @@ def request_again(model: RegisteredModel, *, by: User | None, activation_reason:
     Raises
     ------
     Conflict : no version is active, so there are no rows to train on again.
+    NotDeclared, NotTrainable : see `request`.
     """
+    require_declared(model)
     provider = providers.find(model.name)
     upload = None if provider is not None else active_rows(model)
     return request(

@@ -17,10 +17,10 @@ from rest_framework.reverse import reverse
 
 from core.errors import TooLarge, UnknownModel
 from training import idempotency, queueing
-from training.access import permissions
+from training.access import permissions, quotas
 from training.access.permissions import Right
 from training.idempotency import RetryKey
-from training.models import LARGE_COLUMNS, Origin, RegisteredModel
+from training.models import LARGE_COLUMNS, Origin, RegisteredModel, StoredUpload
 from training.parsers import BODY_LIMIT, PushParser, content_length
 from training.runs import manifests, pushes
 from training.runs.pushes import Staged
@@ -116,7 +116,11 @@ class VersionsView(ModelView):
             return self.replayed(retry, stored)
         pushes.check_name(self.model.name)
         manifest, files = _parts(request.data)
-        with pushes.staged(manifest, files) as self.staging:
+        by, size = requesting_user(request), content_length(request)
+        with (
+            quotas.charged(by, request.auth, StoredUpload.Kind.PUSH, size),
+            pushes.staged(manifest, files) as self.staging,
+        ):
             if self.staging.manifest.activation_reason.strip():
                 self.require(request, "activate")
             return once(request, *args, **kwargs)

@@ -345,10 +345,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("", "Not"): _unary([BOOL]),
     **{("", name): _elementwise(FLOATS) for name in ["Add", "Div", "Mul", "Pow", "Sub"]},
     **{("", name): _elementwise(FLOATS, least=1, most=None) for name in ["Max", "Min", "Sum"]},
-    **{
-        ("", name): _elementwise(FLOATS, BOOL)
-        for name in ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]
-    },
+    **{("", name): _elementwise(FLOATS, BOOL) for name in ["Equal", "Greater", "GreaterOrEqual", "Less"]},
     ("", "Or"): _elementwise([BOOL]),
     ("", "Where"): _where,
     ("", "Cast"): _cast,

@@ -1,7 +1,7 @@
 """Tries a graph from elsewhere: checks it, loads it and lets it answer the hold-out, all in the sandbox.
 
 The verdict of the check comes from a child that runs nothing of the graph; a second child loads the graph.
-What the second one says is checked here: the answers' number, size and range. No Django here.
+This module checks number, size and range of its answers. No Django here.
 """
 
 from __future__ import annotations

@@ -19,6 +19,9 @@ from typing import Any, BinaryIO, Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as kinds
 
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import DatasetSchema, Fault, Instance, InvalidRows
@@ -67,8 +70,6 @@ def dump(directory: Path, columns: list[str], outputs: list[str]) -> dict[str, i
 
 
 def _dump_rows(directory: Path, part: str, columns: list[str]) -> int:
-    import pyarrow.types as kinds
-
     encode = msgspec.json.Encoder().encode
     rows = 0
     with _parquet(directory, part, columns) as file, (directory / f"{part}.jsonl").open("wb") as target:
@@ -115,9 +116,6 @@ def _dump_answers(directory: Path, outputs: list[str]) -> int:
 
 @contextmanager
 def _parquet(directory: Path, part: str, columns: Sequence[str]) -> Iterator[Any]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         file = pq.ParquetFile(directory / f"{part}.parquet")
     except (pa.ArrowException, OSError) as error:
