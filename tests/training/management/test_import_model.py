@@ -236,9 +236,7 @@ def test_a_faulty_csv_is_reported_row_by_row(sample_pair: tuple[Path, Any], tmp_
     rows = (SAMPLES / "churn.csv").read_text().replace("Month-to-month", "Weekly", 1)
     (tmp_path / "rows.csv").write_text(rows)
     out = io.StringIO()
+    arguments = ["churn", path, "--sha256", digest(path), "--data", tmp_path / "rows.csv"]
     with pytest.raises(CommandError, match="nothing was imported"):
-        call_command(
-            "import_model", "churn", str(path), "--sha256", digest(path), "--data", str(tmp_path / "rows.csv"),
-            stdout=out, stderr=out,
-        )  # fmt: skip
+        call_command("import_model", *map(str, arguments), stdout=out, stderr=out)
     assert "contract must be one of its levels" in out.getvalue()
