@@ -9,7 +9,9 @@ Everything that it raises on purpose is `NotImportable`.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,11 @@ from vigia_ml.schema.faults import first_of
 
 MOST_NAMES: Final = 50_000
 """Columns, features and categories that are reported."""
+
+
+if os.environ.get("TMPDIR") == ".":
+    # The sandbox's directory. Python itself looks for one in which it can also remove files.
+    tempfile.tempdir = "."
 
 
 def _list_no_libraries() -> None:

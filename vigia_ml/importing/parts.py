@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +22,7 @@ from vigia_ml.transformers.text import CleanText
 
 ONE_TO_ONE: Final = (SimpleImputer, CleanText)
 PASSED: Final = (None, "passthrough", "drop")
+_NUMBERED: Final = re.compile(r"(?:Column_|f)?\d+")  # names that boosting gives the columns of an array
 PAIR: Final = "the pair (DictVectorizer, model), a fitted pipeline, or a dict or two files of both"
 
 
@@ -56,6 +58,11 @@ def found(objects: Sequence[Any]) -> Parts:
     before = [each for each in flat if hasattr(each, "transform") and not hasattr(each, "predict")]
     encoders = [each for each in before if hasattr(each, "classes_") and not hasattr(each, "vocabulary_")]
     before = [each for each in before if not _among(each, encoders)]
+    if raw := [each for each in models if _kind(each) == "Booster"]:
+        raise NotImportable(
+            f"the file holds a Booster of {type(raw[0]).__module__.partition('.')[0]}: write the estimator "
+            "that was fitted (LGBMClassifier, XGBRegressor, …)"
+        )
     if not models:
         held = ", ".join(_kind(each) for each in flat[:6]) or "nothing"
         raise NotImportable(f"the file holds no model with a predict method ({held}): it must hold {PAIR}")
@@ -64,13 +71,8 @@ def found(objects: Sequence[Any]) -> Parts:
         raise NotImportable(f"the file holds several models or transformers ({names}): it must hold {PAIR}")
     model, transformer = models[0], before[0] if before else None
     for each in (model,) if transformer is None else (transformer, model):
-        try:
-            check_is_fitted(each)
-        except (NotFittedError, TypeError) as error:
-            if not _is_fitted_otherwise(each):
-                raise NotImportable(
-                    f"{_kind(each)} is not fitted: call fit before you write the file"
-                ) from error
+        if not _is_fitted(each):
+            raise NotImportable(f"{_kind(each)} is not fitted: call fit before you write the file")
     if is_clusterer(model) or not (is_classifier(model) or is_regressor(model)):
         raise NotImportable(
             f"{_kind(model)} is neither a classifier nor a regressor, so Vigía cannot serve it"
@@ -102,9 +104,16 @@ def _flat(objects: Iterable[Any]) -> Iterable[Any]:
             yield each
 
 
-def _is_fitted_otherwise(estimator: Any) -> bool:
-    """Returns whether an estimator that scikit-learn's check does not know is fitted."""
-    return not type(estimator).__module__.startswith("sklearn") and hasattr(estimator, "n_features_in_")
+def _is_fitted(estimator: Any) -> bool:
+    is_fitted = getattr(estimator, "is_fitted", None)  # CatBoost's
+    if callable(is_fitted):
+        return bool(is_fitted())
+    try:
+        check_is_fitted(estimator)
+    except (NotFittedError, TypeError):
+        # Another library's estimator, which scikit-learn's check does not know.
+        return not type(estimator).__module__.startswith("sklearn") and hasattr(estimator, "n_features_in_")
+    return True
 
 
 def _labels(encoders: Sequence[Any], model: Any) -> tuple[Any, ...] | None:
@@ -146,7 +155,8 @@ def names_of(parts: Parts) -> list[str] | None:
         for attribute in ("feature_names_in_", "feature_name_", "feature_names_"):
             names = getattr(step, attribute, None)
             if names is not None and not callable(names) and len(names):
-                return [str(name) for name in names]
+                texts = [str(name) for name in names]
+                return None if all(map(_NUMBERED.fullmatch, texts)) else texts
     return None
 
 

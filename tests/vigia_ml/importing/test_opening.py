@@ -300,3 +300,25 @@ def test_a_forged_report_is_refused(tmp_path: Path) -> None:
 def test_functions_of_numpy_that_the_compiler_knows_are_opened(tmp_path: Path) -> None:
     steps = make_pipeline(FunctionTransformer(np.log1p), LinearRegression()).fit(ROWS[["a"]], ROWS["a"])
     assert described(tmp_path, pickle.dumps(steps))["task"] == "regression"
+
+
+BOOSTERS: Final = {
+    "lightgbm": ("LGBMClassifier", {"n_estimators": 3, "verbose": -1}),
+    "xgboost": ("XGBClassifier", {"n_estimators": 3}),
+    "catboost": ("CatBoostClassifier", {"iterations": 3, "verbose": 0, "allow_writing_files": False}),
+}
+
+
+@pytest.mark.parametrize("library", BOOSTERS)
+def test_an_estimator_of_a_boosting_library_is_described_by_the_sandbox(tmp_path: Path, library: str) -> None:
+    name, settings = BOOSTERS[library]
+    build = getattr(pytest.importorskip(library), name)
+    (tmp_path / "named").write_bytes(pickle.dumps(build(**settings).fit(ROWS[["a"]], CLASSES)))
+    report = inspected(tmp_path / "named")
+    assert (report.description.estimator, report.description.names) == (name, ("a",))
+
+    (tmp_path / "array").write_bytes(pickle.dumps(build(**settings).fit(ROWS[["a"]].to_numpy(), CLASSES)))
+    assert inspected(tmp_path / "array").description.names is None
+
+    with pytest.raises(NotImportable, match="is not fitted"):
+        described(tmp_path, pickle.dumps(build(**settings)))

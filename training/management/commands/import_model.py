@@ -131,9 +131,9 @@ class Command(BaseCommand):
         except InvalidRows as error:
             for fault in error.faults:
                 self.stderr.write(fault.described)
-            raise CommandError(f"{error.message}; nothing was imported") from error
+            raise CommandError(_printable(f"{error.message}; nothing was imported")) from error
         except (VigiaError, ValueError, OSError) as error:
-            raise CommandError(f"{getattr(error, 'message', error)}") from error
+            raise CommandError(_printable(f"{getattr(error, 'message', error)}")) from error
 
     def _import(self, options: dict[str, Any]) -> None:
         files = tuple(map(_file, options["file"]))
@@ -297,8 +297,13 @@ class Command(BaseCommand):
         return read
 
     def _say(self, text: str) -> None:
-        self.stdout.write(text)
+        self.stdout.write(_printable(text))
         self.stdout.flush()
+
+
+def _printable(text: str) -> str:
+    """Returns a text without control characters: a file's names may hold a terminal's commands."""
+    return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
 
 
 def _file(name: str) -> Path:
