@@ -9,7 +9,6 @@ Everything that it raises on purpose is `NotImportable`.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import warnings
@@ -33,13 +32,13 @@ MOST_NAMES: Final = 50_000
 """Columns, features and categories that are reported."""
 
 
-if os.environ.get("TMPDIR") == ".":
-    # The sandbox's directory. Python itself looks for one in which it can also remove files.
-    tempfile.tempdir = "."
-
-
-def _list_no_libraries() -> None:
-    """Stops threadpoolctl, which looks for libraries in /proc, where the sandbox hides it."""
+def _fit_into_the_sandbox() -> None:
+    """Tells Python the only writable directory, in which it cannot remove files, and stops threadpoolctl,
+    which looks for libraries in /proc."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = "."
     try:
         with Path("/proc/self/maps").open("rb"):
             pass
@@ -47,7 +46,7 @@ def _list_no_libraries() -> None:
         threadpoolctl.ThreadpoolController._load_libraries = lambda controller: None
 
 
-_list_no_libraries()
+_fit_into_the_sandbox()
 
 
 def inspect(directory: Path, files: list[str], options: dict[str, Any]) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class Runs:
         self.code = code
 
     def __reduce__(self) -> Any:
-        return exec, (self.code,)
+        return exec, (self.code, {})
 
 
 def test_answers_that_are_not_the_graphs_are_refused_by_the_service(tmp_path: Path) -> None:

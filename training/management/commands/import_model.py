@@ -22,6 +22,8 @@ from vigia_ml.errors import VigiaError
 from vigia_ml.importing import inferred_schema, package, plans, rows
 from vigia_ml.importing.errors import NotImportable
 from vigia_ml.importing.package import Report, Source
+from vigia_ml.importing.package_files import HOLDOUT as HOLDOUT_ROWS
+from vigia_ml.importing.package_files import TRAIN
 from vigia_ml.importing.plans import Wishes
 from vigia_ml.importing.rows import Rows
 from vigia_ml.scaffold import csv_survey
@@ -271,8 +273,8 @@ class Command(BaseCommand):
         path = csv_files.find(options["data"])
         if options["test"]:
             test = csv_files.find(options["test"])
-            rows.read(partial(csv_files.open_rows, path), target.schema, told, directory / package.TRAIN)
-            rows.read(partial(csv_files.open_rows, test), target.schema, told, directory / package.HOLDOUT)
+            rows.read(partial(csv_files.open_rows, path), target.schema, told, directory / TRAIN)
+            rows.read(partial(csv_files.open_rows, test), target.schema, told, directory / HOLDOUT_ROWS)
         else:
             default = target.declared.holdout if target.declared else HOLDOUT
             share = default if options["holdout"] is None else options["holdout"]
