@@ -206,6 +206,33 @@ def test_a_file_that_asks_for_a_command_makes_no_run_and_no_model(tmp_path: Path
     assert not TrainingRun.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--holdout", "0.2", "--test", "x.csv"], "choose one"),
+        (["--holdout", "1.5"], "between 0.01 and 0.9"),
+        (["--timeout", "0"], "1 to 86,400 seconds"),
+        (["--fill", "totalcharges"], "write it as COLUMN=VALUE"),
+        (["--target", "Churn"], "--target is for a new model; churn declares its columns"),
+        (["--fill", "total=0"], "the model has no column 'total'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_in_words(
+    sample_pair: tuple[Path, Any], options: list[str], words: str
+) -> None:
+    path, _ = sample_pair
+    with pytest.raises(CommandError, match=words):
+        run("churn", path, "--sha256", digest(path), "--data", SAMPLES / "churn.csv", *options)
+    assert not TrainingRun.objects.exists()
+
+
+def test_a_name_in_a_file_commands_no_terminal(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"cposix\x1b[2J\nsystem\n(S'true'\ntR.")
+    with pytest.raises(CommandError) as caught:
+        run("mine", tmp_path / "model", "--sha256", digest(tmp_path / "model"), *COURSE)
+    assert "posix�[2J.system" in str(caught.value)
+
+
 class Runs:
     def __init__(self, code: str) -> None:
         self.code = code

@@ -12,7 +12,8 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from training import catalogue
-from training.management import csv_files
+from training.management import csv_files, import_options
+from training.management.import_options import HOLDOUT_SHARE
 from training.management.run_progress import execute_and_present
 from training.models import Origin, RegisteredModel, TrainingRun
 from training.registry import declarations, lookup
@@ -22,8 +23,7 @@ from vigia_ml.errors import VigiaError
 from vigia_ml.importing import inferred_schema, package, plans, rows
 from vigia_ml.importing.errors import NotImportable
 from vigia_ml.importing.package import Report, Source
-from vigia_ml.importing.package_files import HOLDOUT as HOLDOUT_ROWS
-from vigia_ml.importing.package_files import TRAIN
+from vigia_ml.importing.package_files import HOLDOUT, TRAIN
 from vigia_ml.importing.plans import Wishes
 from vigia_ml.importing.rows import Rows
 from vigia_ml.scaffold import csv_survey
@@ -31,7 +31,6 @@ from vigia_ml.schema import DatasetSchema, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 
 DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
-HOLDOUT: Final = 0.2
 SEED: Final = 1
 SHOWN_NAMES: Final = 12
 
@@ -60,71 +59,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("model", help="name of the model; a new name creates the model")
-        parser.add_argument("file", nargs="+", help="file of the pipeline, or the two files of a pair")
-        parser.add_argument(
-            "--sha256",
-            action="append",
-            default=[],
-            metavar="DIGEST",
-            help="digest of each file, in their order",
-        )
-        parser.add_argument(
-            "--data", metavar="CSV", help="labelled rows: a path, or a name in VIGIA_DATA_DIR"
-        )
-        parser.add_argument("--test", metavar="CSV", help="hold-out rows; --data is then the training part")
-        parser.add_argument(
-            "--holdout", type=float, metavar="SHARE", help=f"share of --data held out (default: {HOLDOUT})"
-        )
-        parser.add_argument("--target", metavar="COLUMN", help="column to predict, for a new model")
-        parser.add_argument("--key", metavar="COLUMN", help="column that identifies a row, for a new model")
-        parser.add_argument("--title", default="", help="title of a new model (default: its name)")
-        parser.add_argument(
-            "--activate", default="", metavar="REASON", help="activate the version if it passes its gate"
-        )
-        parser.add_argument(
-            "--columns", metavar="A,B,…", help="columns in the author's order, if the file does not name them"
-        )
-        parser.add_argument(
-            "--fill",
-            action="append",
-            default=[],
-            metavar="COLUMN=VALUE",
-            help="value of a null, if the author filled it before the pipeline; repeatable",
-        )
-        parser.add_argument(
-            "--nulls",
-            choices=("absent", "nan"),
-            help="a null in a DictVectorizer's dict: left out, so 0 (absent), or kept (nan)",
-        )
-        parser.add_argument(
-            "--classes",
-            metavar="A,B,…",
-            help="labels in the order of the model's classes, if these are numbers",
-        )
-        parser.add_argument(
-            "--null", action="append", default=[], metavar="WORD", help="word for a missing value in the CSV"
-        )
-        parser.add_argument(
-            "--timeout",
-            type=float,
-            default=600.0,
-            metavar="SECONDS",
-            help="limit of each opening (default: 600)",
-        )
-        parser.add_argument(
-            "--memory", type=float, default=6.0, metavar="GIB", help="limit of memory in GiB (default: 6)"
-        )
-        parser.add_argument(
-            "--allow-class",
-            action="append",
-            default=[],
-            metavar="MODULE.NAME",
-            help="class that the file may use besides those of the known libraries; repeatable",
-        )
-        parser.add_argument(
-            "--other-version", action="store_true", help="open a file of another release of scikit-learn"
-        )
+        import_options.add_arguments(parser)
         csv_files.add_dialect_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -138,7 +73,7 @@ class Command(BaseCommand):
             raise CommandError(_printable(f"{getattr(error, 'message', error)}")) from error
 
     def _import(self, options: dict[str, Any]) -> None:
-        files = tuple(map(_file, options["file"]))
+        files = tuple(map(import_options.file, options["file"]))
         if len(files) > 2:
             raise NotImportable("two files at most: the DictVectorizer's and the model's")
         digests = self._digests(files, [each.strip().lower() for each in options["sha256"]])
@@ -150,7 +85,7 @@ class Command(BaseCommand):
                 "--data is missing: name a CSV with the columns that the pipeline was fitted on and the "
                 "target; the rows give the hold-out's metrics and the reference profile"
             )
-        self._check_numbers(options)
+        import_options.check(options)
         source = Source(
             files,
             digests,
@@ -162,7 +97,7 @@ class Command(BaseCommand):
         self._say(f"opening {', '.join(path.name for path in files)} in a process of its own")
         report = package.inspect(source)
         self._report(report)
-        wishes = _wishes(options)
+        wishes = import_options.wishes(options)
         with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
             run = self._packed(name, source, report, wishes, options, Path(directory))
         execute_and_present(run, self._say)
@@ -182,14 +117,6 @@ class Command(BaseCommand):
                 f"with {options}"
             )
         return tuple(given)
-
-    def _check_numbers(self, options: dict[str, Any]) -> None:
-        if options["test"] and options["holdout"] is not None:
-            raise NotImportable("--holdout divides --data, and --test is a hold-out already: choose one")
-        if options["holdout"] is not None and not 0.01 <= options["holdout"] <= 0.9:
-            raise NotImportable("--holdout must be a share between 0.01 and 0.9")
-        if not 1 <= options["timeout"] <= 86_400 or not 1 <= options["memory"] <= 4_096:
-            raise NotImportable("--timeout must be 1 to 86,400 seconds, and --memory 1 to 4,096 GiB")
 
     def _report(self, report: Report) -> None:
         names = [name for name in report.names if name.partition(".")[0] not in ("builtins", "copyreg")]
@@ -274,9 +201,9 @@ class Command(BaseCommand):
         if options["test"]:
             test = csv_files.find(options["test"])
             rows.read(partial(csv_files.open_rows, path), target.schema, told, directory / TRAIN)
-            rows.read(partial(csv_files.open_rows, test), target.schema, told, directory / HOLDOUT_ROWS)
+            rows.read(partial(csv_files.open_rows, test), target.schema, told, directory / HOLDOUT)
         else:
-            default = target.declared.holdout if target.declared else HOLDOUT
+            default = target.declared.holdout if target.declared else HOLDOUT_SHARE
             share = default if options["holdout"] is None else options["holdout"]
             whole = directory / "rows.parquet"
             rows.read(partial(csv_files.open_rows, path), target.schema, told, whole)
@@ -306,24 +233,3 @@ class Command(BaseCommand):
 def _printable(text: str) -> str:
     """Returns a text without control characters: a file's names may hold a terminal's commands."""
     return "".join(each if each.isprintable() or each == "\n" else "�" for each in text)
-
-
-def _file(name: str) -> Path:
-    path = Path(name).expanduser()
-    if path.is_dir():
-        raise NotImportable(f"{name} is a directory: name the file of a fitted pipeline")
-    return csv_files.find(name)
-
-
-def _wishes(options: dict[str, Any]) -> Wishes:
-    fill = {}
-    for each in options["fill"]:
-        column, mark, value = each.partition("=")
-        if not mark or not value:
-            raise NotImportable(f"--fill {each}: write it as COLUMN=VALUE")
-        fill[column.strip()] = value
-    columns, classes = (
-        tuple(part.strip() for part in options[name].split(",")) if options[name] else None
-        for name in ("columns", "classes")
-    )
-    return Wishes(columns, fill, options["nulls"], classes)
