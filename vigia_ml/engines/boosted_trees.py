@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -259,10 +260,14 @@ def _catboost(model: Any) -> Boosted:
     link = CATBOOST_LINKS.get(loss)
     if link is None or _is_classifier(model) != (link in ("sigmoid", "softmax")):
         raise NotReadable(f"has the loss {loss}, which the compiler does not support")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.json"
-        model.save_model(str(path), format="json")
-        content = json.loads(path.read_text("utf-8"))
+    place, name = tempfile.mkstemp(suffix=".json")
+    os.close(place)
+    try:
+        model.save_model(name, format="json")
+        content = json.loads(Path(name).read_text("utf-8"))
+    finally:
+        with contextlib.suppress(PermissionError):  # a sandbox lets nobody remove a file
+            Path(name).unlink()
     info = content["features_info"]
     if info.keys() - {"float_features"} or not set(content) <= {
         "features_info", "model_info", "oblivious_trees", "trees", "scale_and_bias"
