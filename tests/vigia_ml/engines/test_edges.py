@@ -266,6 +266,7 @@ def test_an_even_vote_of_a_forest_is_decided_as_in_scikit_learn() -> None:
 def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     class Nudged:
         text_columns = ()
+        classes = (False, True)
 
         def __init__(self, engine: OnnxEngine) -> None:
             self.engine = engine
