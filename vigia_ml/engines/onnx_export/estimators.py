@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vigia_ml.engines.onnx_export import trees
+from vigia_ml.engines.onnx_export import boosters, trees
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
@@ -22,6 +22,7 @@ from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
+from vigia_ml.transformers.original import OriginalClasses
 
 # A larger sum may come from an infinite input, which scikit-learn rejects.
 LARGEST_SUM = 1e300
@@ -32,6 +33,10 @@ def answer(model: Any, data: Data, graph: Graph) -> Tensor:
     known = MODELS.get(type(model))
     if known is not None:
         return known(model, data, graph)
+    if boosters.is_booster(model):
+        result = boosters.boosted(model, graph.numbers(model, data), graph)
+        is_binary = type(model).__name__.endswith("Classifier") and result.width == 1
+        return _two(result.name, graph) if is_binary else result
     method = "predict_proba" if hasattr(model, "classes_") else "predict"
     return foreign(model, method, graph.numbers(model, data), graph)
 
@@ -41,6 +46,14 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
     data = chain(steps, data, graph)
     with graph.step(name):
         return answer(last, data, graph)
+
+
+def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator, data, graph)
+    order = list(model.order)
+    if order == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, order), len(order), result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -182,6 +195,7 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
 Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
+    OriginalClasses: _original_classes,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),
