@@ -423,7 +423,7 @@ def test_numbers_of_older_models_are_still_read() -> None:
         {"numbers__weights": None, "numbers__chosen": [0, 3]},
         {"numbers__weights": None, "numbers__chosen": []},
     ],
-    ids=str,
+    ids=lambda changes: " ".join(changes),
 )  # fmt: skip
 def test_settings_that_no_compiler_writes_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
