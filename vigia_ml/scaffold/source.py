@@ -139,6 +139,8 @@ def _schema(proposal: Proposal) -> list[str]:
     lines += _column(proposal.target, STEP, "target=Column")
     if proposal.key is not None:
         lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
+    if proposal.weight is not None:
+        lines.append(f"{STEP}weight={literal(proposal.weight)},  # weighs the rows in training; no feature")
     if proposal.left_out:
         lines += comment("Accepted and ignored, so that clients can send rows of the CSV unchanged.", STEP)
         lines.append(f"{STEP}ignored=(")
