@@ -79,6 +79,12 @@ class Terms:
             raise BadTerms(f"n-grams of {low} to {high} are impossible")
         if self.accents not in ("", "ascii", "unicode") or self.norm not in ("", "l1", "l2"):
             raise BadTerms(f"accents {self.accents!r} or norm {self.norm!r} is unknown")
+        work = column.max_length * (high - low + 1) * (low + high) // 2
+        if work > MOST_WORK:
+            raise BadTerms(
+                f"the n-grams of a text of {column.name} may have {work:,} characters, more than "
+                f"{MOST_WORK:,}: declare a smaller max_length, or use shorter n-grams"
+            )
         _bounded("terms", self.vocabulary, MOST_TERMS)
         _bounded("stop words", self.stop_words, MOST_STOP_WORDS)
         if len(set(self.vocabulary)) < len(self.vocabulary):
@@ -89,12 +95,6 @@ class Terms:
             raise BadTerms("idf must hold a finite number per term")
         if column.type not in ("text", "category"):
             raise BadTerms(f"{column.name} is no text, but {column.type}")
-        work = column.max_length * (high - low + 1) * (low + high) // 2
-        if work > MOST_WORK:
-            raise BadTerms(
-                f"the n-grams of a text of {column.name} may have {work:,} characters, more than "
-                f"{MOST_WORK:,}: declare a smaller max_length, or use shorter n-grams"
-            )
 
     # -- reading a text ----------------------------------------------------------------------------
 

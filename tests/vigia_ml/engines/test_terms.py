@@ -50,7 +50,7 @@ WORDS = [
     "the", "don't", "well-made", "2024", "ﬁne", *(f"w{number}" for number in range(200)),
 ]  # fmt: skip
 LETTERS = st.sampled_from(
-    [*"aAbB 12.-_'\t\n", "é", "e\u0301", "İ", "ı", "ß", "ẞ", "ﬁ", "日", "😀", "\u200d", "\u2028"]
+    [*"aAbB 12.-_'\t\n", "é", "\u0301", "İ", "ı", "ß", "ẞ", "ﬁ", "日", "😀", "\u200d", "\u2028"]
 )
 TEXTS = st.one_of(st.text(LETTERS, max_size=40), st.sampled_from(HARD_TEXTS), st.text(max_size=30))
 REVIEW = Column("review", "text", max_length=2_000)
@@ -296,7 +296,7 @@ def test_many_rows_are_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         (TfidfVectorizer(preprocessor=str.upper), "calls its own function (preprocessor=)"),
         (CountVectorizer(analyzer=str.split), "calls its own function (analyzer=)"),
         (TfidfVectorizer(strip_accents=str.strip), "calls its own function (strip_accents=)"),
-        (TfidfVectorizer(token_pattern=r"(?:\w+\s?)+x|\w+"), "the token pattern"),
+        (TfidfVectorizer(token_pattern=r"\w+(?:-\w+)?"), "the token pattern"),
         (TfidfVectorizer(dtype=np.float32), "counts in float32"),
         (TfidfVectorizer(analyzer="char", ngram_range=(1, 60)), "n-grams of a text of review"),
     ],
@@ -358,7 +358,13 @@ def _metadata(model: bytes) -> str:
 
 
 def _written(**changes: Any) -> dict[str, Any]:
-    terms = Terms(("a", "b", "c"), idf=np.array([1.0, 2.0, 3.0]), norm="l2", stop_words=frozenset(("x",)))
+    terms = Terms(
+        ("a", "b", "c"),
+        pattern=r"\w+",
+        idf=np.array([1.0, 2.0, 3.0]),
+        norm="l2",
+        stop_words=frozenset(("x",)),
+    )
     vector = TextVector(0, terms, weights=np.ones((3, 2)))
     written: dict[str, Any] = json.loads(
         texts.to_json([vector, TextVector(0, terms, chosen=np.array([0, 2]))])
@@ -423,7 +429,7 @@ def test_numbers_of_older_models_are_still_read() -> None:
         {"numbers__weights": None, "numbers__chosen": [0, 3]},
         {"numbers__weights": None, "numbers__chosen": []},
     ],
-    ids=lambda changes: " ".join(changes),
+    ids=" ".join,
 )  # fmt: skip
 def test_settings_that_no_compiler_writes_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
