@@ -35,7 +35,7 @@ MOST_WEIGHTS: Final = 10_000_000  # numbers of one table, 80 MB
 MOST_NUMBERS: Final = 4_096
 """Most numbers that a model reads from its texts, per row: 32 KiB."""
 MOST_WORK: Final = 2_000_000
-"""Most characters of a text's n-grams; some 0.2 s."""
+"""Most characters of the n-grams of a row's texts; some 0.2 s."""
 
 
 class BadTerms(ValueError):
@@ -79,11 +79,10 @@ class Terms:
             raise BadTerms(f"n-grams of {low} to {high} are impossible")
         if self.accents not in ("", "ascii", "unicode") or self.norm not in ("", "l1", "l2"):
             raise BadTerms(f"accents {self.accents!r} or norm {self.norm!r} is unknown")
-        work = column.max_length * (high - low + 1) * (low + high) // 2
-        if work > MOST_WORK:
+        if self.work(column) > MOST_WORK:
             raise BadTerms(
-                f"the n-grams of a text of {column.name} may have {work:,} characters, more than "
-                f"{MOST_WORK:,}: declare a smaller max_length, or use shorter n-grams"
+                f"the n-grams of a text of {column.name} may have {self.work(column):,} characters, more "
+                f"than {MOST_WORK:,}: declare a smaller max_length, or use shorter n-grams"
             )
         _bounded("terms", self.vocabulary, MOST_TERMS)
         _bounded("stop words", self.stop_words, MOST_STOP_WORDS)
@@ -95,6 +94,11 @@ class Terms:
             raise BadTerms("idf must hold a finite number per term")
         if column.type not in ("text", "category"):
             raise BadTerms(f"{column.name} is no text, but {column.type}")
+
+    def work(self, column: Column) -> int:
+        """Returns how many characters the n-grams of a text of `column` may have."""
+        low, high = self.ngrams
+        return column.max_length * (high - low + 1) * (low + high) // 2
 
     # -- reading a text ----------------------------------------------------------------------------
 

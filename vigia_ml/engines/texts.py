@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.engines.terms import MOST_NUMBERS, BadTerms, Terms, TextVector
+from vigia_ml.engines.terms import MOST_NUMBERS, MOST_WORK, BadTerms, Terms, TextVector
 from vigia_ml.schema import Column
 from vigia_ml.transformers import listings
 from vigia_ml.transformers.listings import Reading
@@ -105,6 +105,13 @@ def check(numbers: Sequence[Read], columns: Sequence[Column]) -> None:
         if type(each.column) is not int or not 0 <= each.column < len(columns):
             raise ValueError(f"the schema has no column at position {each.column!r}")
         each.check(columns[each.column])
+    read = {(id(each.terms), each.column): each for each in numbers if isinstance(each, TextVector)}
+    work = sum(each.terms.work(columns[each.column]) for each in read.values())
+    if work > MOST_WORK:
+        raise BadTerms(
+            f"the n-grams of a row's texts may have {work:,} characters, more than {MOST_WORK:,}: declare "
+            "a smaller max_length, or use shorter n-grams"
+        )
     if width_of(numbers) > MOST_NUMBERS:
         raise BadTerms(
             f"the texts of a row give {width_of(numbers):,} numbers, at most {MOST_NUMBERS:,} are supported: "

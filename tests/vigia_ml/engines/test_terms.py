@@ -457,5 +457,9 @@ def test_a_reader_of_listings_is_bounded_as_well() -> None:
 def test_a_model_gives_a_bounded_number_of_numbers_per_row() -> None:
     wide = TextVector(0, Terms(tuple(map(str, range(3_000)))))
     texts.check([wide], [REVIEW])
+    slow = [TextVector(0, Terms(("ab",), analyzer="char", ngrams=(1, 30)), np.ones((1, 1))) for _ in range(3)]
+    texts.check(slow[:2], [REVIEW])
+    with pytest.raises(BadTerms, match="n-grams of a row's texts may have 2,790,000 characters"):
+        texts.check(slow, [REVIEW])
     with pytest.raises(BadTerms, match="6,000 numbers, at most 4,096"):
         texts.check([wide, wide], [REVIEW])
