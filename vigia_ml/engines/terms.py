@@ -105,9 +105,9 @@ class Terms:
     def read(self, text: str | None) -> tuple[Ints, Floats]:
         """Returns the numbers of a text's terms, ascending, and their values, (m,) each."""
         text = self.missing if text is None else text
-        counts = Counter(map(self._number, self._analyze(text))) if text else {}
+        counts = Counter(map(self._number, self._analyze(text))) if text else Counter[int | None]()
         counts.pop(None, None)
-        at = np.array(sorted(counts), dtype=np.int64)
+        at = np.sort(np.array(list(counts), dtype=np.int64))
         if self.binary or not len(at):
             values = np.ones(len(at))
         else:

@@ -114,4 +114,5 @@ class TextColumn(TransformerMixin, BaseEstimator):
             return X
         if self.column is None and X.shape[1] != 1:
             raise ValueError(f"X has {X.shape[1]} columns: name the column of texts (column=)")
-        return X.iloc[:, 0] if self.column is None else X[self.column]
+        column: pd.Series = X.iloc[:, 0] if self.column is None else X[self.column]
+        return column

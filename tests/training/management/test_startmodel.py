@@ -304,6 +304,7 @@ def test_free_texts_become_a_text_column_whose_pipeline_compiles_and_answers(tmp
     read = [fitted.schema.read(row) for row in rows]
     compiled = OnnxEngine.from_bytes(choice.compiled, fitted.schema)
     ours = compiled.predict([each.values for each in read if isinstance(each, Instance)]).probabilities
+    assert ours is not None
     assert np.allclose(ours, ask(fitted, *rows).probabilities, atol=1e-12)
 
 

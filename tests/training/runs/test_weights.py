@@ -75,10 +75,12 @@ def trained(post: Post, body: Any, content_type: str = "application/json", query
     return run.version
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_model_with_weights_lives(model: RegisteredModel, post: Post, api: APIClient) -> None:
     first = trained(post, {"instances": rows()})
     assert first.dataset_schema.weight == "w"
     assert first.engine == "onnx", first.engine_reason
+    assert first.evaluation is not None
     counts = np.array(first.evaluation["confusion"]["counts"])
     assert counts.sum() != first.holdout_rows, "the confusion holds sums of weights"
     activation.activate(first, by=None, reason="first")
@@ -171,9 +173,11 @@ def test_two_weighted_versions_are_compared_on_the_weighted_hold_out(
     assert leases.execute(Comparison, answered.json()["id"])
     job = Comparison.objects.get()
     assert job.status == "succeeded", job.error
+    assert job.result is not None
     assert job.result["holdout"]["same_metrics"]
 
 
+@pytest.mark.django_db(transaction=True)
 def test_rows_out_of_the_log_count_once(
     model: RegisteredModel, post: Post, api: APIClient, tmp_path: Path
 ) -> None:
@@ -183,10 +187,7 @@ def test_rows_out_of_the_log_count_once(
     activation.activate(trained(post, {"instances": rows()}), by=None, reason="first")
     asked = [{"x": float(number), "town": "a"} for number in range(3)]
     made = [post("/api/v1/models/own/predictions/", row).json() for row in asked]
-    sent = [
-        {"prediction": each["predictions"][0]["id"] if "predictions" in each else each["id"], "actual": True}
-        for each in made
-    ]
+    sent = [{"prediction": each["id"], "actual": True} for each in made]
     assert post("/api/v1/models/own/outcomes/", sent).status_code == 200
     schema = model.active_version.dataset_schema  # type: ignore[union-attr]
     path = tmp_path / "rows.parquet"

@@ -281,7 +281,7 @@ def test_a_missing_text_is_rejected_as_by_scikit_learn_unless_it_is_filled() -> 
 def test_many_rows_are_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, _ = PIPELINES["a forest on the terms"]
     model, _ = compared(pipeline)
-    rows = reviews().to_dict("records")
+    rows: list[Any] = reviews().to_dict("records")
     engine = OnnxEngine.from_bytes(model, schema())
     whole = engine.predict(rows)
     monkeypatch.setattr(onnx, "TEXT_NUMBERS_AT_ONCE", 1_000)
@@ -354,7 +354,7 @@ def _metadata(model: bytes) -> str:
     import onnx as format_of_models
 
     loaded = format_of_models.load_from_string(model)
-    return next(each.value for each in loaded.metadata_props if each.key == READ)
+    return str(next(each.value for each in loaded.metadata_props if each.key == READ))
 
 
 def _written(**changes: Any) -> dict[str, Any]:
