@@ -31,7 +31,7 @@ Analyzer = Literal["word", "char", "char_wb"]
 MOST_TERMS: Final = 200_000
 MOST_LETTERS: Final = 10_000_000  # of all terms or stop words together
 MOST_STOP_WORDS: Final = 10_000
-MOST_WEIGHTS: Final = 10_000_000  # numbers of one table, 80 MB
+MOST_WEIGHTS: Final = 5_000_000  # numbers of one table, 40 MB
 MOST_NUMBERS: Final = 4_096
 """Most numbers that a model reads from its texts, per row: 32 KiB."""
 MOST_WORK: Final = 2_000_000

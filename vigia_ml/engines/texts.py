@@ -72,7 +72,7 @@ class TextNumber:
         """Raises `ValueError` for an unknown reader, or a table that is too large or not finite."""
         if self.reader not in READERS or self.kind not in ("number", "key", "tokens", "distinct tokens"):
             raise ValueError(f"the reader {self.reader!r} or the kind {self.kind!r} is unknown")
-        if column.type != "text":
+        if column.type not in ("text", "category"):
             raise ValueError(f"{column.name} is no text, but {column.type}")
         numbers, keys, _ = READERS[self.reader](None)
         places = {"number": len(numbers), "key": len(keys)}.get(self.kind, 1)
@@ -105,6 +105,8 @@ def check(numbers: Sequence[Read], columns: Sequence[Column]) -> None:
         if type(each.column) is not int or not 0 <= each.column < len(columns):
             raise ValueError(f"the schema has no column at position {each.column!r}")
         each.check(columns[each.column])
+    if not numbers:
+        raise ValueError("the metadata names no number of a text")
     read = {(id(each.terms), each.column): each for each in numbers if isinstance(each, TextVector)}
     work = sum(each.terms.work(columns[each.column]) for each in read.values())
     if work > MOST_WORK:
