@@ -98,7 +98,8 @@ def test_a_model_with_weights_lives(model: RegisteredModel, post: Post, api: API
     plain = post("/api/v1/models/own/predictions/", asked)
     assert plain.status_code == 200, plain.content
     with_weight = post("/api/v1/models/own/predictions/", asked | {"w": 3, "y": True})
-    assert with_weight.json()["probability"] == plain.json()["probability"]
+    ours, theirs = (each.json()["predictions"][0] for each in (with_weight, plain))
+    assert ours["probability"] == theirs["probability"]
     assert post("/api/v1/models/own/predictions/", asked | {"w": "?"}).status_code == 200
 
 
@@ -187,7 +188,7 @@ def test_rows_out_of_the_log_count_once(
     activation.activate(trained(post, {"instances": rows()}), by=None, reason="first")
     asked = [{"x": float(number), "town": "a"} for number in range(3)]
     made = [post("/api/v1/models/own/predictions/", row).json() for row in asked]
-    sent = [{"prediction": each["id"], "actual": True} for each in made]
+    sent = [{"prediction": each["predictions"][0]["id"], "actual": True} for each in made]
     assert post("/api/v1/models/own/outcomes/", sent).status_code == 200
     schema = model.active_version.dataset_schema  # type: ignore[union-attr]
     path = tmp_path / "rows.parquet"

@@ -35,7 +35,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 from sklearn.svm import LinearSVC
 
 from vigia_ml.declaration import Task
-from vigia_ml.engines import onnx, parity, texts, tokens
+from vigia_ml.engines import graph_check, onnx, parity, texts, tokens
 from vigia_ml.engines.onnx import READ, OnnxEngine
 from vigia_ml.engines.onnx_export import terms as converters
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
@@ -104,6 +104,7 @@ def compared(pipeline: Any, task: Task = "binary", *, nullable: bool = False) ->
         warnings.simplefilter("ignore")
         pipeline.fit(frame, truth(frame, task))
     model = compile_pipeline(pipeline, declared, task)
+    graph_check.check(model, declared, task, None if task == "regression" else pipeline.classes_.tolist())
     engine = OnnxEngine.from_bytes(model, declared)
     threshold = 0.5 if task == "binary" else None
     return model, parity.check(pipeline, engine, declared, frame, task, 1, 400, threshold)
