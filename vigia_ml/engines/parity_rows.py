@@ -147,7 +147,8 @@ def _special(column: Column) -> list[Any]:
     if column.type == "boolean":
         return [0.0, 1.0]
     if column.type == "text":
-        longest = (" ".join(HARD_TEXTS) * column.max_length)[: column.max_length]
+        joined = " ".join(HARD_TEXTS)
+        longest = (joined * (column.max_length // len(joined) + 1))[: column.max_length]
         canonical = [column.canonical_text(text[: column.max_length]) for text in (*HARD_TEXTS, longest)]
         return [text for text in dict.fromkeys(canonical) if text]
     if column.type == "category":
