@@ -23,7 +23,10 @@ TEXT_NUMBERS_AT_ONCE = 2_000_000
 
 
 class OnnxEngine:
-    """Runs a compiled pipeline. Many threads may run a session at once."""
+    """Runs a compiled pipeline. Many threads may run a session at once.
+
+    classes : classes in the order of the probabilities; None for a regression.
+    """
 
     name = "onnx"
     takes_matrix = True
@@ -34,7 +37,7 @@ class OnnxEngine:
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
         metadata = session.get_modelmeta().custom_metadata_map
-        self._classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
+        self.classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
         self._texts = _text_numbers(metadata[READ], schema) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
 
@@ -75,9 +78,9 @@ class OnnxEngine:
                 for start in range(0, max(1, len(matrix)), rows)
             ]  # fmt: skip
             scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if self._classes is None:
+        if self.classes is None:
             return Scored(values=scores[:, 0])
-        return Scored(probabilities=scores, classes=self._classes)
+        return Scored(probabilities=scores, classes=self.classes)
 
     def _run(self, inputs: dict[str, Floats]) -> Floats:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vigia_ml import notes
-from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting import frames, weights
 from vigia_ml.fitting.advice import in_words
@@ -108,11 +108,7 @@ def fit(
     parts = split(declaration, frame, release=release)
     train_x, train_y, held_x, held_y = parts.train_x, parts.train_y, parts.held_x, parts.held_y
     evaluation.check_split(declaration.task, train_y, held_y)
-    sides = (("training part", train_y, parts.train_w), ("hold-out", held_y, parts.held_w))
-    for side, target, side_weights in sides:
-        if side_weights is not None:
-            classes = declaration.task != "regression"
-            weights.check(target, side_weights, side=side, classes=classes)
+    check_weights(declaration.task, parts)
 
     search_result: dict[str, Any] = {}
     if search is not None:
@@ -157,9 +153,14 @@ def fit(
         held_target=held_y,
         held_weights=parts.held_w,
         prior=evaluation.prior(declaration.task, train_y, parts.train_w),
-        class_rows=None if declaration.task == "regression" else (_class_rows(train_y), _class_rows(held_y)),
+        class_rows=class_rows(declaration.task, parts),
         search=search_result,
     )
+
+
+def class_rows(task: Task, parts: Split) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Returns the rows of each class in the training part and in the hold-out; None for a regression."""
+    return None if task == "regression" else (_class_rows(parts.train_y), _class_rows(parts.held_y))
 
 
 def _class_rows(target: pd.Series[Any]) -> dict[str, int]:
@@ -209,9 +210,7 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
     kept = np.flatnonzero(first) if declaration.drop_duplicates else np.arange(len(features))
     held, by_row_from = _held(declaration, features, target, kept)
     sides = [kept[~held], kept[held]]
-    column = schema.weight_column
-    all_weights = None if column is None else frame[column.name].to_numpy(np.float64)
-    train_w, held_w = (None if all_weights is None else all_weights[rows] for rows in sides)
+    train_w, held_w = _weights(schema, frame, sides)
     train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
     del features
     if release:
@@ -222,6 +221,42 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
         train_x, held_x = frames.divided(frame[list(schema.names)], sides)
     repeated, dropped = int((~first).sum()), len(first) - len(kept)
     return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from, train_w, held_w)
+
+
+def check_weights(task: Task, parts: Split) -> None:
+    """Raises `TooFewRows` when a side's weights leave no row, or no row of a class."""
+    sides = (("training part", parts.train_y, parts.train_w), ("hold-out", parts.held_y, parts.held_w))
+    for side, target, own in sides:
+        if own is not None:
+            weights.check(target, own, side=side, classes=task != "regression")
+
+
+def divided(schema: DatasetSchema, frame: pd.DataFrame, holdout_rows: int) -> Split:
+    """Divides a frame whose last `holdout_rows` rows are the hold-out.
+
+    Parameters
+    ----------
+    frame : (n, features + target), from `vigia_ml.fitting.parquet.read_frame`; it loses its features.
+    """
+    target = decode_target(schema.target, frame[schema.target.name])
+    rows = np.arange(len(frame))
+    sides = [rows[: len(frame) - holdout_rows], rows[len(frame) - holdout_rows :]]
+    train_y, held_y = (target.iloc[side].reset_index(drop=True) for side in sides)
+    train_w, held_w = _weights(schema, frame, sides)
+    for name in set(frame.columns) - set(schema.names):
+        del frame[name]
+    train_x, held_x = frames.divided(frame, sides, release=True)
+    return Split(train_x, train_y, held_x, held_y, 0, 0, None, train_w, held_w)
+
+
+def _weights(
+    schema: DatasetSchema, frame: pd.DataFrame, sides: Sequence[npt.NDArray[np.intp]]
+) -> tuple[Floats | None, Floats | None]:
+    """Returns the weights of the training part and of the hold-out, if the schema names a column of them."""
+    if schema.weight_column is None:
+        return None, None
+    train, held = (frame[schema.weight_column.name].to_numpy(np.float64)[rows] for rows in sides)
+    return train, held
 
 
 def _held(
