@@ -194,3 +194,36 @@ def test_rows_out_of_the_log_count_once(
     path = tmp_path / "rows.parquet"
     training_source.collect(model, schema, {"kind": "outcomes"}, path)
     assert parquet.read_frame(path, schema)["w"].tolist() == [1.0] * 3
+
+
+def test_the_rows_of_a_push_are_weighted(api: APIClient, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tests.pushed import HELD, Package, execute
+    from vigia_ml.evaluation import metrics as evaluation
+
+    package = Package(tmp_path)
+    package.schema = replace(package.schema, weight="times")
+    package.manifest["schema"] = package.schema.to_json()
+    weights = np.arange(HELD) % 3.0
+    for part in ("train", "holdout"):
+        table = pq.read_table(package.file(part))
+        times = pa.array(weights if part == "holdout" else np.ones(table.num_rows))
+        pq.write_table(table.add_column(table.num_columns - 1, "times", times), package.file(part))
+    version = execute(package.send(api, "penguins")).version
+    assert version is not None
+    score = evaluation.score("multiclass", package.pipeline, package.held_x, package.held_y, 0.5, weights)
+    assert version.metrics == pytest.approx(score, abs=1e-9)
+    assert version.dataset_schema.weight == "times"
+    held = reproduction.divided(version).held_w
+    assert held is not None
+    assert held.tolist() == weights.tolist()
+
+    negative = pq.read_table(package.file("train"))
+    place = negative.column_names.index("times")
+    worse = negative.set_column(place, "times", pa.array(-np.ones(negative.num_rows)))
+    pq.write_table(worse, package.file("train"))
+    assert "times must be at least 0" in execute(package.send(api, "penguins")).error
