@@ -269,6 +269,7 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
 
         def __init__(self, engine: OnnxEngine) -> None:
             self.engine = engine
+            self.classes = engine.classes
 
         def score(self, matrix: Any, texts: Any = ()) -> Any:
             scored = self.engine.score(matrix, texts)
