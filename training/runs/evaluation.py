@@ -9,7 +9,7 @@ from core.errors import ArtifactError
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel
 from training.registry import answers_check
-from training.serving.engine_cache import Served
+from training.serving.engine_cache import Served, format_of
 from vigia_ml import evaluation as judging
 from vigia_ml import gate as gating
 from vigia_ml.declaration import ModelDeclaration
@@ -87,6 +87,7 @@ def _check_answers(model: RegisteredModel, fitted: fitting.Fitted, engine: Engin
         threshold=fitted.threshold,
         engine=engine,
         size=0,
+        by_class=format_of(engine.classes),
     )
     rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
     return answers_check.check(served, rows, [_expected(answers, place) for place in places])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import onnxruntime
 
@@ -31,9 +31,15 @@ class OnnxEngine:
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
         metadata = session.get_modelmeta().custom_metadata_map
-        self._classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
+        self._classes: tuple[Any, ...] | None = None
+        if metadata[CLASSES] != "null":
+            self._classes = tuple(json.loads(metadata[CLASSES]))
         self._texts = TextNumbers(texts.from_json(metadata[READ])) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
+
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        return self._classes
 
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> OnnxEngine:
