@@ -178,9 +178,7 @@ def claim_of(caller: Caller, body: Callable[[], bytes]) -> Claim | None:
     return Claim(caller.client_id, caller.idempotency_key, caller.request_sha256, answer, hours)
 
 
-def prepare(
-    served: Served, rows: Rows, caller: Caller, generation: int, *, every_class: bool
-) -> Prepared:
+def prepare(served: Served, rows: Rows, caller: Caller, generation: int, *, every_class: bool) -> Prepared:
     """Returns the model's answers to valid rows.
 
     Parameters
@@ -199,9 +197,7 @@ def prepare(
         raise
 
 
-def prepared(
-    served: Served, rows: Rows, caller: Caller, generation: int, *, every_class: bool
-) -> Prepared:
+def prepared(served: Served, rows: Rows, caller: Caller, generation: int, *, every_class: bool) -> Prepared:
     """Returns the same as `prepare`, and logs no line when the model has no answer."""
     values, probabilities, of_classes = outputs(served, rows)
     written = objects = arrays = None
@@ -301,9 +297,7 @@ def commit(prepared: Committable, generation: int) -> Answer:
     return Answer(prepared.as_dict())
 
 
-def outputs(
-    served: Served, rows: Rows
-) -> tuple[list[Any], list[float] | None, list[list[float]] | None]:
+def outputs(served: Served, rows: Rows) -> tuple[list[Any], list[float] | None, list[list[float]] | None]:
     """Returns (predictions, probabilities, every class's probabilities); the version's threshold decides the
     class.
 

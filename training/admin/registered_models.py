@@ -76,6 +76,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         "policy",
         "second_person",
         "parallel_runs",
+        "answers_probabilities",
         "kept_artifacts",
         "review_hours",
         "review_window_hours",

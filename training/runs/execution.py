@@ -31,10 +31,9 @@ from vigia_ml.fitting import parquet
 from vigia_ml.fitting.advice import in_words
 from vigia_ml.fitting.hyperparameter_search import Search
 
-
 MOST_CLASSES_ANSWERED: Final = 100
-"""Number of classes from which on a model's first version turns `RegisteredModel.answers_probabilities` off: the
-answer to one row would take kilobytes, and so would its row in the log."""
+"""A first version with more classes turns `RegisteredModel.answers_probabilities` of its model off: an answer
+to one row, and the row in the log, would take kilobytes."""
 
 
 class ActiveChanged(Exception):
