@@ -116,7 +116,7 @@ def _of_version(
     overall = quality.of_window(model, window.since, window.until, version)
     realised = quality.as_dict(overall[0]) if overall else None
     expected = _expected(version, drift) if drift else None
-    metric = quality.watched_metric(model)
+    metric = quality.watched_metric(model, overall[0].metrics if overall else {})
     charts = monitoring_charts.quality(model, metric, over_time, window) if metric else []
     calibration = monitoring_charts.calibration(overall[0]) if overall else None
     charts += [calibration] if calibration else []

@@ -1,4 +1,4 @@
-"""A model whose outcomes do not allow its primary metric: accuracy is watched instead, everywhere."""
+"""A model whose primary metric needs the probability of every class: without them, accuracy is watched."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from web.metrics import database_collector
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def review(post: Post, *, right: int, wrong: int) -> DriftReview:
+def review(post: Post, *, right: int, wrong: int, every_class: bool = False) -> DriftReview:
     """Makes the scheduled review after outcomes with so many right and wrong answers."""
+    RegisteredModel.objects.update(answers_probabilities=every_class)
     rows = csv_of(right + wrong, seed=2).decode().splitlines()
     body = "\n".join(row.rpartition(",")[0] for row in rows)
     answers = post("/api/v1/models/grapes/predictions/", body, content_type="text/csv").json()["predictions"]
@@ -60,6 +61,29 @@ def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_
     assert labels == {"model": "grapes", "version": "1", "metric": "accuracy"}
     assert fall == pytest.approx(1 - 0.3 / grapes.metrics["accuracy"])
     assert scraped()["vigia_quality_fell"] == [(labels, 1)]
+
+
+def test_a_fall_of_the_primary_metric_requests_a_run_if_the_log_has_every_class(
+    grapes: ModelVersion, post: Post, client: Client
+) -> None:
+    row = review(post, right=60, wrong=140, every_class=True)
+    assert row.quality is not None
+    [quality] = row.quality
+    area = quality["metrics"]["roc_auc"]
+    assert area["low"] < area["value"] < area["high"] < 0.9 * grapes.metrics["roc_auc"]
+    assert (quality["fell"], quality["with_probabilities"]) == (True, 200)
+    assert row.run_note.startswith("the quality has fallen")
+    [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
+    assert labels == {"model": "grapes", "version": "1", "metric": "roc_auc"}
+    assert fall == pytest.approx(1 - area["value"] / grapes.metrics["roc_auc"])
+    client.force_login(User.objects.create_superuser("boss"))
+    page = client.get(reverse("admin:predictions_driftreview_change", args=[row.pk])).content.decode()
+    assert "watched</span>" not in page, "the primary metric is the watched one"
+    assert "200 of them have every class's probability" in page
+    watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
+    assert watch.context["quality_charts"][0]["title"] == "Realised roc_auc"
+    dashboard = client.get("/admin/").content.decode()
+    assert "got worse" in dashboard and "accuracy in production" not in dashboard
 
 
 def test_accuracy_equal_to_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
