@@ -157,10 +157,9 @@ def _column(request: HttpRequest, drift: Timeline) -> timeline.Line | None:
 
 
 def _expected(version: ModelVersion, drift: Timeline) -> dict[str, Any]:
-    counted = {line.column.name: line.counted for line in drift.lines if line.counted is not None}
     return asdict(
         performance_estimation.expected(
-            task_of(version), version.reference.profile, counted, version.threshold
+            task_of(version), version.reference.profile, drift.counted, version.threshold
         )
     )
 

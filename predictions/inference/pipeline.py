@@ -230,9 +230,12 @@ def _by_class(
     """
     if of_classes is None:
         count = len(probabilities)
+        if count == 1:  # most requests: a microsecond less than the lines below
+            of_second, _, of_first = encode((probabilities[0], 1.0 - probabilities[0]))[1:-1].partition(b",")
+            return [of_second], [form % (of_first, of_second)], None
         written = _numbers([*probabilities, *[1.0 - each for each in probabilities]])
-        of_second = written[:count]
-        return of_second, [form % cells for cells in zip(written[count:], of_second, strict=True)], None
+        pairs = zip(written[count:], written[:count], strict=True)
+        return written[:count], [form % cells for cells in pairs], None
     rows = encode(of_classes)[2:-2].split(b"],[")
     objects = [form % tuple(row.split(b",")) for row in rows]
     return _numbers(probabilities), objects, [b"[%s]" % row for row in rows]

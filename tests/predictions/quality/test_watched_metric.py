@@ -12,6 +12,7 @@ from django.urls import reverse
 from predictions import tasks
 from predictions.models import DriftReview
 from predictions.quality import metrics
+from predictions.rollups import counting
 from tests.conftest import Post
 from tests.grapes import GRADES, csv_of
 from training.models import ModelVersion, RegisteredModel
@@ -122,3 +123,22 @@ def test_pages_show_too_few_outcomes(grapes: ModelVersion, post: Post, client: C
 @pytest.mark.parametrize("task", sorted(source.PRIMARY))
 def test_scaffolded_models_have_a_primary_metric_that_outcomes_allow(task: Any) -> None:
     assert source.PRIMARY[task] in metrics.METRICS[task]
+
+
+def test_a_review_has_the_expected_quality_of_every_class(
+    grapes: ModelVersion, post: Post, client: Client
+) -> None:
+    row = review(post, right=190, wrong=10, every_class=True)
+    expected = row.expected
+    assert expected is not None
+    assert (expected["rows"], expected["with_probabilities"]) == (200, 200)
+    assert expected["note"] == "", expected["note"]
+    assert set(expected["metrics"]) == set(metrics.METRICS["multiclass"])
+    assert list(expected["classes"]) == list(GRADES)
+    assert sum(each["share"] for each in expected["classes"].values()) == pytest.approx(1.0)
+    client.force_login(User.objects.create_superuser("boss"))
+    address = reverse("admin:predictions_driftreview_change", args=[row.pk])
+    assert "Expected by class" in client.get(address).content.decode()
+    with counting.to_this_moment(grapes.registered_model):
+        watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
+    assert watch.context["expected"]["metrics"] == pytest.approx(expected["metrics"])
