@@ -57,7 +57,7 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     version = serializers.IntegerField(source="version.number")
     inputs = serializers.DictField(help_text="Values by the names of the schema's columns.")
     probabilities = serializers.DictField(
-        child=serializers.FloatField(), required=False, allow_null=True, help_text=PROBABILITIES
+        child=serializers.FloatField(), required=False, help_text=PROBABILITIES
     )
 
     class Meta:
