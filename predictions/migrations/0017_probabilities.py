@@ -47,7 +47,7 @@ def column_of(table, model):
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("predictions", "0015_ascending_indexes")]
+    dependencies = [("predictions", "0016_erased_datasets")]
     operations = [
         column_of("predictions_prediction", "prediction"),
         column_of("predictions_shadowanswer", "shadowanswer"),
