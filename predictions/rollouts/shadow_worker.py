@@ -284,19 +284,21 @@ class ShadowWorker:
             middle = len(values) // 2  # one failing row must not discard the others
             answers = partial(self._answers, rollout_id, served, every_class=every_class)
             return answers(values[:middle], ids[:middle]) + answers(values[middle:], ids[middle:])
-        absent: list[None] = [None] * len(predictions)
-        of_classes = of_classes if every_class and served.by_class is not None else None
+        absent: Sequence[None] = [None] * len(predictions)
+        numbers: Sequence[float | None] = probabilities or absent
+        arrays: Sequence[list[float] | None] = absent
+        if of_classes is not None and every_class and served.by_class is not None:
+            arrays = of_classes
         return [
             b"%d\t%s\t%s\t%s\t%s\n"
             % (
                 rollout_id,
                 identifier,
                 pipeline.encode(answer).replace(b"\\", b"\\\\"),
-                *(b"\\N" if number is None else pipeline.encode(number) for number in numbers),
+                b"\\N" if number is None else pipeline.encode(number),
+                b"\\N" if array is None else pipeline.encode(array),
             )
-            for identifier, answer, *numbers in zip(
-                ids, predictions, probabilities or absent, of_classes or absent, strict=True
-            )
+            for identifier, answer, number, array in zip(ids, predictions, numbers, arrays, strict=True)
         ]
 
     def _served(self, version_id: int) -> engine_cache.Served:

@@ -46,7 +46,7 @@ def binary_terms(positive: Flags, score: Floats, decided: Flags) -> Terms:
     }
 
 
-def class_terms(actual: Codes, probability: Floats) -> Terms:
+def class_terms(actual: Codes, probability: Floats) -> dict[str, Floats]:
     """Returns the terms of n rows of several classes. loss: -ln of the probability of the actual class.
     brier: sum over the classes of (probability - 1 for the actual class, else 0)^2 (Brier 1950).
 

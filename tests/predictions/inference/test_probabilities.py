@@ -17,13 +17,14 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from predictions.models import Prediction
+from predictions.rollouts import shadow_worker
 from tests import fast_path
 from tests.conftest import Post
 from tests.grapes import GRADES
 from training.models import ModelVersion, RegisteredModel, TrainingRun
 from training.runs import execution
 from training.runs import requests as run_requests
-from training.serving import engine_cache
+from training.serving import engine_cache, routing
 from web.fast_path import FastPath
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -162,6 +163,25 @@ def test_a_first_version_with_too_many_classes_turns_the_switch_off(
     run = run_requests.request(model, grapes.dataset, mode=TrainingRun.Mode.REPLACE, by=None)
     assert run_requests.execute(run.pk)
     assert RegisteredModel.objects.get(pk=model.pk).answers_probabilities, "only the first version decides"
+
+
+def test_a_shadow_stores_every_class_unless_the_switch_is_off(grapes: ModelVersion) -> None:
+    served = engine_cache.ready(grapes.pk)
+    values = [tuple(row.values()) for row in SOME]
+    ids = [f"id-{at}".encode() for at in range(len(SOME))]
+    worker = shadow_worker.ShadowWorker(100, 5)
+    for every_class in (True, False):
+        shadow = routing.Shadow(1, grapes.pk)
+        waiting = shadow_worker.Waiting(shadow, served.schema.names, values, ids, 0.0, every_class)
+        lines = [line.rstrip(b"\n").split(b"\t") for line in worker._predict([waiting])]
+        assert [line[1] for line in lines] == ids
+        for *_, answer, probability, array in lines:
+            if not every_class:
+                assert array == b"\\N"
+                continue
+            by_class = dict(zip(GRADES, json.loads(array), strict=True))
+            assert json.loads(answer) == max(by_class, key=by_class.__getitem__)
+            assert json.loads(probability) == max(by_class.values())
 
 
 # -- two classes ---------------------------------------------------------------------------------------

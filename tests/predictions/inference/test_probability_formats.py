@@ -20,11 +20,12 @@ from vigia_ml.schema.row_decoder import CompiledSchema, Rows
 
 
 class _Engine:
-    """An engine that gives these probabilities to its rows."""
+    """An engine that gives these probabilities to its rows, as the compiled one or as scikit-learn's does."""
 
-    name, takes_matrix, text_columns = "fixed", True, ()
+    name, text_columns = "fixed", ()
 
-    def __init__(self, classes: tuple[Any, ...], numbers: list[list[float]]) -> None:
+    def __init__(self, classes: tuple[Any, ...], numbers: list[list[float]], *, takes_matrix: bool) -> None:
+        self.takes_matrix = takes_matrix
         self.classes, self.numbers = classes, np.array(numbers, dtype=np.float64)
 
     def score(self, matrix: Any, texts: Any = ()) -> Scored:
@@ -58,16 +59,16 @@ def scored(draw: st.DrawFn) -> tuple[tuple[Any, ...], list[list[float]]]:
 
 
 @settings(max_examples=200)
-@given(scored(), st.floats(0, 1))
+@given(scored(), st.floats(0, 1), st.booleans())
 def test_all_ways_agree_for_any_classes_and_numbers(
-    case: tuple[tuple[Any, ...], list[list[float]]], threshold: float
+    case: tuple[tuple[Any, ...], list[list[float]]], threshold: float, takes_matrix: bool
 ) -> None:
     classes, numbers = case
     is_binary = len(classes) == 2
     schema = DatasetSchema(columns=(Column("x", "number"),), target=Column("y", "category"))
     served = Served(
         model_id=1, model_name="any", version_id=1, number=1, schema=schema, compiled=CompiledSchema(schema),
-        threshold=threshold if is_binary else None, engine=_Engine(classes, numbers), size=0,
+        threshold=threshold if is_binary else None, engine=_Engine(classes, numbers, takes_matrix=takes_matrix), size=0,
         by_class=format_of(classes),
     )  # fmt: skip
     rows = Rows(served.compiled, [(0.0,)] * len(numbers), [None] * len(numbers))
