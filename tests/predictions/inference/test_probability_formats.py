@@ -68,8 +68,8 @@ def test_all_ways_agree_for_any_classes_and_numbers(
     schema = DatasetSchema(columns=(Column("x", "number"),), target=Column("y", "category"))
     served = Served(
         model_id=1, model_name="any", version_id=1, number=1, schema=schema, compiled=CompiledSchema(schema),
-        threshold=threshold if is_binary else None, engine=_Engine(classes, numbers, takes_matrix=takes_matrix), size=0,
-        by_class=format_of(classes),
+        threshold=threshold if is_binary else None, size=0, by_class=format_of(classes),
+        engine=_Engine(classes, numbers, takes_matrix=takes_matrix),
     )  # fmt: skip
     rows = Rows(served.compiled, [(0.0,)] * len(numbers), [None] * len(numbers))
     prepared = pipeline.prepared(served, rows, Caller(None, "r"), 0, every_class=True)
