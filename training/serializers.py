@@ -316,7 +316,7 @@ class ReferenceSerializer(serializers.Serializer[Any]):
     """Rows that refer to a model, a version or a dataset."""
 
     kind = serializers.CharField()
-    count = serializers.IntegerField(allow_null=True, help_text="Null: more than the kind says.")
+    count = serializers.IntegerField(allow_null=True, help_text="Null: the kind is a fact.")
     blocks = serializers.BooleanField(help_text="Whether these rows prevent archiving.")
 
 
