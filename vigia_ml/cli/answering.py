@@ -18,7 +18,7 @@ from vigia_ml.cli.files import (
     read_json,
     writing,
 )
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields, show_json, show_table
+from vigia_ml.cli.output import FIRST, cell, main_metrics, say, show_fields, show_json, show_table
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.client import Client, predicting
 from vigia_ml.client.frames import flat, schema_of
@@ -202,7 +202,8 @@ def quality(
 
 def _estimates(metrics: dict[str, dict[str, Any]]) -> str:
     parts = []
-    for name, each in list(metrics.items())[:3]:
+    for name in [each for each in FIRST if each in metrics][:3] or list(metrics)[:3]:
+        each = metrics[name]
         low, high = each.get("low"), each.get("high")
         interval = f" ({cell(low)} to {cell(high)})" if low is not None and high is not None else ""
         parts.append(f"{name} {cell(each.get('value'))}{interval}")
@@ -228,10 +229,14 @@ def drift(
     columns = {
         "COLUMN": lambda finding: finding.get("column"),
         "VERDICT": lambda finding: finding.get("verdict"),
-        "PSI": lambda finding: finding.get("psi"),
-        "REASON": lambda finding: finding.get("reason"),
+        "PSI": lambda finding: finding.get("adjusted_psi"),
+        "P-VALUE": lambda finding: finding.get("adjusted_p_value"),
+        "MISSING": lambda finding: finding.get("missing"),
+        "UNSEEN": lambda finding: finding.get("unseen"),
+        "ROWS": lambda finding: finding.get("rows"),
     }
-    show_table(session, review.findings, columns)
+    drifted_first = sorted(review.findings, key=lambda finding: finding.get("verdict") != "drift")
+    show_table(session, drifted_first, columns)
 
 
 def recommend(

@@ -103,10 +103,12 @@ class Stranger(http.server.BaseHTTPRequestHandler):
     """A server that is not Vigía's, and remembers the headers that it gets."""
 
     seen: list[dict[str, str]]
+    paths: list[str]
     answer: tuple[int, dict[str, str], bytes]
 
     def do_GET(self) -> None:
         type(self).seen.append(dict(self.headers))
+        type(self).paths.append(self.path)
         status, headers, body = type(self).answer
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
@@ -123,7 +125,7 @@ def strangers() -> Iterator[list[type[Stranger]]]:
     """Returns two handlers, each with a server of its own; `address` is theirs."""
     kinds, servers = [], []
     for name in ("First", "Second"):
-        kind = type(name, (Stranger,), {"seen": [], "answer": (200, {}, b"[]")})
+        kind = type(name, (Stranger,), {"seen": [], "paths": [], "answer": (200, {}, b"[]")})
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
         kind.address = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,6 +144,13 @@ def test_a_redirect_is_not_followed(strangers: list[Any]) -> None:
         client.models()
     assert first.seen[0]["Authorization"] == f"Token {KEY}"
     assert second.seen == []
+
+
+def test_a_service_may_lie_below_a_path(strangers: list[Any]) -> None:
+    first, _ = strangers
+    with Client(f"{first.address}/ml/vigia/", KEY) as client:
+        assert client.models() == []
+    assert first.paths == ["/ml/vigia/api/v1/models/"]
 
 
 def test_the_next_page_is_asked_for_at_the_same_address(strangers: list[Any]) -> None:
