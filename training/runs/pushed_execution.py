@@ -329,7 +329,7 @@ def _notes(manifest: Manifest, declared: ModelDeclaration, fitted: Fitted) -> li
             f"{manifest.primary_metric}, which the push names"
         )
         found.append(Note("primary_metric", "info", message))
-    if manifest.parity is None or not manifest.parity.edges_asked:
+    if manifest.parity is None or (manifest.parity.edges and not manifest.parity.edges_asked):
         message = "the client did not compare pipeline and graph at the thresholds and edges of the steps"
         found.append(Note("edges_not_compared", "info", message))
     return found

@@ -22,6 +22,7 @@ from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
+from vigia_ml.transformers.original import OriginalClasses
 
 # A larger sum may come from an infinite input, which scikit-learn rejects.
 LARGEST_SUM = 1e300
@@ -45,6 +46,14 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
     data = chain(steps, data, graph)
     with graph.step(name):
         return answer(last, data, graph)
+
+
+def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator, data, graph)
+    order = list(model.order)
+    if order == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, order), len(order), result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -186,6 +195,7 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
 Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
+    OriginalClasses: _original_classes,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -30,13 +31,15 @@ from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_derived, linear_design
+from vigia_ml.engines.onnx_export.originals import Dicts, original_columns, rows_to_dicts, vectorize
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
 from vigia_ml.transformers.text import CleanText, ToFloat
 
-Data = Frame | Tensor | Derived | Design
+Data = Frame | Tensor | Derived | Design | Dicts
 PASSED = (None, "passthrough")
 
 
@@ -255,6 +258,12 @@ def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     return linear_design(step, data, graph)
 
 
+def _vectorize(step: DictVectorizer, data: Data, graph: Graph) -> Data:
+    if not isinstance(data, Dicts):
+        raise graph.cannot(step, "takes dicts: put RowsToDicts (vigia_ml.transformers.original) before it")
+    return vectorize(step, data, graph)
+
+
 def _frame(step: Any, data: Data, graph: Graph) -> Frame:
     if not isinstance(data, Frame):
         raise graph.cannot(step, "takes columns by name, and the step before it returns none")
@@ -281,4 +290,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     OutOfFoldEstimate: _out_of_fold,
     CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
+    OriginalColumns: lambda step, data, graph: original_columns(step, _frame(step, data, graph), graph),
+    RowsToDicts: lambda step, data, graph: rows_to_dicts(step, _frame(step, data, graph), graph),
+    DictVectorizer: _vectorize,
 }
