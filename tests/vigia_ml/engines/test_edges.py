@@ -268,7 +268,7 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
         text_columns = ()
 
         def __init__(self, engine: OnnxEngine) -> None:
-            self.engine = engine
+            self.engine, self.classes = engine, engine.classes
 
         def score(self, matrix: Any, texts: Any = ()) -> Any:
             scored = self.engine.score(matrix, texts)
