@@ -129,7 +129,7 @@ def around(
             held += len(all_edges)
             own = _own_columns(inputs, schema, train.iloc[sample])
             edges = all_edges[all_edges[:, 0] < inputs.shape[1]]
-            unchanged = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
+            unchanged = np.array([column is not None for column in own], dtype=bool)[edges[:, 0].astype(int)]
             direct, others = _spread(edges[unchanged], left), _spread(edges[~unchanged], searches)
             for feature, value in direct.tolist():
                 column = own[int(feature)]
