@@ -27,12 +27,6 @@ DTYPES: Final[dict[int, type[np.generic]]] = {
     INT64: np.int64,
     BOOL: np.bool_,
 }
-TYPED: Final[dict[int, str]] = {
-    DOUBLE: "double_data",
-    FLOAT: "float_data",
-    INT64: "int64_data",
-    BOOL: "int32_data",
-}
 FLOATS: Final = (DOUBLE, FLOAT)
 UNUSED: Final = 0  # kind of an output that no operator may take
 ML: Final = "ai.onnx.ml"
@@ -96,7 +90,13 @@ def constant(tensor: TensorProto) -> Value:
     cells, dtype = math.prod(shape), np.dtype(DTYPES[kind])
     if cells > MOST_CONSTANTS:
         raise BadGraph(f"the constant {name} has {cells:,} numbers; at most {MOST_CONSTANTS:,} are accepted")
-    typed = TYPED[kind]
+    fields_by_kind: dict[int, str] = {
+        DOUBLE: "double_data",
+        FLOAT: "float_data",
+        INT64: "int64_data",
+        BOOL: "int32_data",
+    }
+    typed = fields_by_kind[kind]
     held = fields - {"dims", "data_type", "name"}
     if held == {"raw_data"} and len(tensor.raw_data) == cells * dtype.itemsize:
         # ONNX stores the bytes of a number from the lowest to the highest.
