@@ -32,6 +32,7 @@ from sklearn.preprocessing import (
 from sklearn.utils import _safe_indexing
 
 from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.houses import HouseGeometry
 from vigia_ml.transformers.text import ToFloat
 
@@ -51,8 +52,8 @@ MOST_CUTTINGS: Final = 30
 DISTANCE: Final = 1e-9
 # Steps that compute each number from few others, alike for one row and for many.
 EXACT: Final = (
-    ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, FunctionTransformer,
-    SelectorMixin, HouseGeometry,
+    AsFitted, ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
+    FunctionTransformer, SelectorMixin, HouseGeometry,
 )  # fmt: skip
 
 

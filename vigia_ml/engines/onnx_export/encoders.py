@@ -116,9 +116,10 @@ def _unknown_texts(column: Column) -> Texts:
 
 
 def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {name: pd.Series(each, dtype=object) for name, each in zip(frame.names, values, strict=True)}
     )
+    return rows if frame.as_fitted is None else frame.as_fitted.restore(rows)
 
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:

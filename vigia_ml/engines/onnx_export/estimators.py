@@ -22,6 +22,7 @@ from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
+from vigia_ml.transformers.as_fitted import Relabelled
 
 # A larger sum may come from an infinite input, which scikit-learn rejects.
 LARGEST_SUM = 1e300
@@ -41,6 +42,13 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
     data = chain(steps, data, graph)
     with graph.step(name):
         return answer(last, data, graph)
+
+
+def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator_, data, graph)
+    if list(model.order) == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -182,6 +190,7 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
 Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
+    Relabelled: _relabelled,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),

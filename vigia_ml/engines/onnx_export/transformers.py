@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +31,8 @@ from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_derived, linear_design
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.schema import Column
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
@@ -37,6 +40,8 @@ from vigia_ml.transformers.text import CleanText, ToFloat
 
 Data = Frame | Tensor | Derived | Design
 PASSED = (None, "passthrough")
+NOWHERE: Final = -1
+"""Place of a column that is not in the matrix."""
 
 
 def transform(step: Any, data: Data, graph: Graph) -> Data:
@@ -83,8 +88,10 @@ def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
         names, width = data.names, len(data.names)
     parts = []
     for name, part, columns in step.transformers_:
-        positions = _positions(columns, names, width)
-        if part == "drop" or not positions:
+        if part == "drop":
+            continue
+        positions = positions_of(columns, names, width)
+        if not positions:
             continue
         with graph.step(name):
             result = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
@@ -112,7 +119,7 @@ def _weighted(data: Tensor, weight: float | None, graph: Graph) -> Tensor:
     return Tensor(name, data.width, data.limit * abs(weight))
 
 
-def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
+def positions_of(columns: Any, names: Sequence[str], width: int) -> list[int]:
     """Returns positions of the columns that a column transformer selects by name, position, slice or mask."""
     if isinstance(columns, str):
         return [names.index(columns)]
@@ -185,6 +192,19 @@ def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
     if step.kw_args:
         raise graph.cannot(step, "calls its function with arguments")
     return apply(step, step.func, graph.numbers(step, data), graph)
+
+
+def _as_fitted(step: AsFitted, data: Data, graph: Graph) -> Frame:
+    """Returns the columns in the order in which the pipeline was fitted.
+
+    A column that the pipeline drops is not in the schema; a free text without a place stands for it, which
+    no step can read.
+    """
+    frame = _frame(step, data, graph)
+    known = dict(zip(frame.names, zip(frame.columns, frame.places, strict=True), strict=True))
+    absent = {name: (Column("absent", "text"), NOWHERE) for name in step.absent}
+    columns, places = zip(*(({**known, **absent})[each.name] for each in step.columns), strict=True)
+    return replace(frame, columns=columns, places=places, as_fitted=step)
 
 
 # -- transformers of vigia_ml --------------------------------------------------------------------------
@@ -266,6 +286,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     FeatureUnion: _union,
     ToFloat: lambda step, data, graph: graph.numbers(step, data),
     SimpleImputer: _impute,
+    AsFitted: _as_fitted,
     StandardScaler: _on_numbers(numbers.standard),
     FunctionTransformer: _function,
     **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
