@@ -7,16 +7,21 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import ensemble, linear_model, tree
+from sklearn import ensemble, linear_model, svm, tree
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import BernoulliNB
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vigia_ml.engines.onnx_export import trees
+from vigia_ml.engines.onnx_export import ensembles, kernels, trees
 from vigia_ml.engines.onnx_export.functions import apply
-from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
+from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
 from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
@@ -24,6 +29,7 @@ from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
 from vigia_ml.transformers.as_fitted import Relabelled
 
+Writer = Callable[[Any, Data, Graph], Tensor]
 # A larger sum may come from an infinite input, which scikit-learn rejects.
 LARGEST_SUM = 1e300
 
@@ -102,6 +108,29 @@ def _logistic(model: linear_model.LogisticRegression, data: Data, graph: Graph) 
     if len(model.classes_) == 2:
         return _two(graph.node("Sigmoid", scores.name), graph)
     return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
+
+
+def _bernoulli(model: BernoulliNB, data: Data, graph: Graph) -> Tensor:
+    numbers = graph.numbers(model, data)
+    graph.refuse_beyond(numbers, WIDEST, nan=True)
+    present = numbers.name
+    if model.binarize is not None:
+        graph.must_be_exact(model, numbers)
+        present = graph.cast(graph.node("Greater", present, graph.constant(float(model.binarize))), DOUBLE)
+    absent = np.log(1.0 - np.exp(model.feature_log_prob_))
+    weights = (model.feature_log_prob_ - absent).T
+    scores = graph.node("MatMul", present, graph.constant(weights))
+    scores = graph.node("Add", scores, graph.constant(model.class_log_prior_ + absent.sum(axis=1)))
+    return Tensor(graph.node("Softmax", scores, axis=1), weights.shape[1], 1.0)
+
+
+def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
+    return kernels.machine(model, graph.numbers(model, data), graph)
+
+
+def _combined(write: Callable[[Any, Any, Graph, Any], Tensor]) -> Writer:
+    """Returns the writer of an estimator that combines others."""
+    return lambda model, data, graph: write(model, data, graph, answer)
 
 
 def _two(positive: str, graph: Graph) -> Tensor:
@@ -187,7 +216,6 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
     raise graph.cannot(model, f"has the loss {loss}")
 
 
-Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     Relabelled: _relabelled,
@@ -201,6 +229,13 @@ MODELS: Final[dict[type, Writer]] = {
     **dict.fromkeys((linear_model.Lasso, linear_model.LassoCV), _linear),
     **dict.fromkeys((linear_model.ElasticNet, linear_model.ElasticNetCV), _linear),
     **dict.fromkeys((linear_model.LogisticRegression, linear_model.LogisticRegressionCV), _logistic),
+    LinearDiscriminantAnalysis: _logistic,
+    BernoulliNB: _bernoulli,
+    **dict.fromkeys((svm.SVR, svm.NuSVR, KernelRidge), _kernel),
+    **dict.fromkeys((ensemble.StackingClassifier, ensemble.StackingRegressor), _combined(ensembles.stacking)),
+    **dict.fromkeys((ensemble.BaggingClassifier, ensemble.BaggingRegressor), _combined(ensembles.bagging)),
+    OneVsRestClassifier: _combined(ensembles.one_versus_rest),
+    CalibratedClassifierCV: _combined(ensembles.calibrated),
     **dict.fromkeys((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _forest),
     **dict.fromkeys((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _forest),
     **dict.fromkeys((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _forest),

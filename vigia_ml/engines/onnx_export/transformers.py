@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import FastICA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -18,14 +20,17 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
     RobustScaler,
     StandardScaler,
     TargetEncoder,
 )
 
-from vigia_ml.engines.onnx_export import numbers
+from vigia_ml.engines.onnx_export import mixed, numbers, powers
 from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
@@ -49,7 +54,7 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
     if step in PASSED:
         return data
     if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-        return look_up([("", step)], data, graph)[0]
+        return _looked_up([("", step)], data, graph)[0]
     known = STEPS.get(type(step))
     if known is not None:
         return known(step, data, graph)
@@ -65,13 +70,19 @@ def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
         name, step = steps[0]
         if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
             # Cleaning returns texts, so one look-up covers it and the encoder after it.
-            data, used = look_up(steps, data, graph)
+            data, used = _looked_up(steps, data, graph)
             steps = steps[used:]
             continue
         with graph.step(name):
             data = transform(step, data, graph)
         steps = steps[1:]
     return data
+
+
+def _looked_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Tensor, int]:
+    if len(frame.texts) < len(frame.columns):
+        return mixed.look_up(steps, frame, graph)
+    return look_up(steps, frame, graph)
 
 
 def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
@@ -295,6 +306,11 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     RobustScaler: _on_numbers(numbers.robust),
     Binarizer: _on_numbers(numbers.binarize, nan=True),
     KBinsDiscretizer: _on_numbers(numbers.bins, nan=True),
+    PolynomialFeatures: _on_numbers(powers.polynomial, nan=True),
+    PowerTransformer: _on_numbers(powers.power),
+    Normalizer: _on_numbers(powers.normalizer, nan=True),
+    FastICA: _on_numbers(powers.projected, nan=True),
+    LinearDiscriminantAnalysis: _on_numbers(powers.projected, nan=True),
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
     OutOfFoldEstimate: _out_of_fold,
