@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vigia_ml.declaration import Task
-from vigia_ml.engines import parity
+from vigia_ml.engines import graph_check, parity
 from vigia_ml.engines.frame_adapter import AskedByFrame
 from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
@@ -63,9 +63,15 @@ class FittedModel:
         NotPushable : names the step, the reason, and what would work.
         """
         try:
-            return compile_pipeline(self.pipeline, self.schema, self.task)
+            graph = compile_pipeline(self.pipeline, self.schema, self.task)
         except NotConvertible as cannot:
-            raise advice.not_convertible(cannot, self.pipeline) from cannot
+            raise advice.not_convertible(cannot) from cannot
+        classes = None if self.labels is None else self.labels.labels
+        try:
+            graph_check.check(graph, self.schema, self.task, classes)
+        except graph_check.BadGraph as bad:
+            raise NotPushable(f"the server would refuse the compiled model: {bad}") from bad
+        return graph
 
     def compared(self, graph: bytes) -> tuple[Parity, Floats]:
         """Returns the comparison of graph and pipeline, and the pipeline's answers to the hold-out (n, k).
@@ -82,7 +88,7 @@ class FittedModel:
             self.pipeline, engine, self.schema, source, self.task, SEED, threshold=self.threshold
         )
         if not result.passed:
-            raise advice.differs(result, self.schema)
+            raise advice.differs(result)
         theirs = answers(self.pipeline, self.holdout.frame, self.task)
         ours = answers(AskedByFrame(engine, self.schema), self.holdout.frame, self.task)
         error = difference(theirs, ours, self.task)

@@ -1,4 +1,4 @@
-"""Converts steps that raise, multiply or normalise numbers, in double precision."""
+"""Converts steps that raise or normalise numbers, in double precision."""
 
 from __future__ import annotations
 
@@ -7,51 +7,10 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.preprocessing import Normalizer, PolynomialFeatures, PowerTransformer
+from sklearn.preprocessing import Normalizer, PowerTransformer
 
 from vigia_ml.engines.onnx_export.graph import BOOL, DOUBLE, Graph, Tensor
 from vigia_ml.engines.onnx_export.numbers import standard
-
-MOST_TERMS = 20_000
-
-
-def polynomial(step: PolynomialFeatures, data: Tensor, graph: Graph) -> Tensor:
-    """Writes products of columns, each as the first factor times the product of the others.
-
-    This is scikit-learn's order, so the products are equal to the last bit.
-    """
-    combinations = [tuple(np.repeat(np.arange(data.width), powers).tolist()) for powers in step.powers_]
-    if len(combinations) > MOST_TERMS:
-        raise graph.cannot(step, f"makes {len(combinations):,} columns; at most {MOST_TERMS:,} compile")
-    needed: list[set[tuple[int, ...]]] = [set() for _ in range(max(map(len, combinations)) + 1)]
-    for factors in combinations:
-        for start in range(len(factors)):
-            needed[len(factors) - start].add(factors[start:])
-    columns: dict[tuple[int, ...], int] = {}
-    ordered = sorted(needed[1]) if len(needed) > 1 else []
-    products = Tensor(graph.gather(data.name, [factors[0] for factors in ordered]), len(ordered), data.limit)
-    parts = [products]
-    columns.update({factors: at for at, factors in enumerate(ordered)})
-    places = dict(columns)
-    for degree in range(2, len(needed)):
-        ordered = sorted(needed[degree])
-        rest = graph.gather(products.name, [columns[factors[1:]] for factors in ordered])
-        first = graph.gather(data.name, [factors[0] for factors in ordered])
-        with np.errstate(over="ignore"):
-            limit = float(np.multiply(products.limit, data.limit))
-        products = Tensor(graph.node("Mul", rest, first), len(ordered), limit)
-        columns = {factors: at for at, factors in enumerate(ordered)}
-        places.update({factors: len(places) + at for at, factors in enumerate(ordered)})
-        parts.append(products)
-    if () in combinations:
-        nothing = graph.node("Mul", graph.gather(data.name, [0]), graph.constant(0.0))
-        parts.append(Tensor(graph.node("Add", nothing, graph.constant(1.0)), 1, 1.0))
-        places[()] = len(places)
-    joined = graph.concat(parts)
-    limit = max(part.limit for part in parts)
-    return Tensor(
-        graph.gather(joined.name, [places[factors] for factors in combinations]), len(combinations), limit
-    )
 
 
 def power(step: PowerTransformer, data: Tensor, graph: Graph) -> Tensor:
@@ -59,7 +18,7 @@ def power(step: PowerTransformer, data: Tensor, graph: Graph) -> Tensor:
     lambdas = np.asarray(step.lambdas_, dtype=np.float64)
     if step.method == "box-cox":
         # scikit-learn rejects what is not positive.
-        below = graph.cast(graph.node("LessOrEqual", data.name, graph.constant(0.0)), DOUBLE)
+        below = graph.cast(graph.node("GreaterOrEqual", graph.constant(0.0), data.name), DOUBLE)
         graph.refuse(graph.cast(graph.node("ReduceMax", below, graph.constant([1], np.int64)), BOOL))
         changed = _box_cox(data.name, lambdas, graph)
     else:
@@ -78,9 +37,10 @@ def _box_cox(name: str, lambdas: Any, graph: Graph) -> str:
     safe = np.where(is_zero, 1.0, lambdas)
     raised = graph.node("Exp", graph.node("Mul", logarithm, graph.constant(safe)))
     raised = graph.node("Div", graph.node("Sub", raised, graph.constant(1.0)), graph.constant(safe))
-    return (
-        graph.node("Where", graph.constant(is_zero, np.bool_), logarithm, raised) if is_zero.any() else raised
-    )
+    if not is_zero.any():
+        return raised
+    at_zero = graph.node("Equal", graph.constant(is_zero.astype(np.float64)), graph.constant(1.0))
+    return graph.node("Where", at_zero, logarithm, raised)
 
 
 def normalizer(step: Normalizer, data: Tensor, graph: Graph) -> Tensor:
