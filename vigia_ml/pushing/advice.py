@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from vigia_ml.engines.onnx_export.compile import NotConvertible
 from vigia_ml.engines.parity import Parity
 from vigia_ml.pushing.errors import NotPushable
+from vigia_ml.pushing.estimators import final
 
 DIFFERS: Final = (
     "this is a fault of the compiler: report the pipeline's steps, and try another estimator meanwhile"
@@ -25,7 +26,8 @@ _BY_STEP: Final = {
     "DictVectorizer": "fit on the frame itself, with OneHotEncoder in a ColumnTransformer",
     "DummyClassifier": "the service computes this baseline for every model by itself",
     "DummyRegressor": "the service computes this baseline for every model by itself",
-    "GaussianProcessClassifier": "GaussianProcessRegressor, SVC(probability=True) and MLPClassifier compile",
+    "GaussianProcessClassifier": "SVC(probability=True) and MLPClassifier compile",
+    "GaussianProcessRegressor": "SVR and KernelRidge compile",
     "HashingVectorizer": "TfidfVectorizer and CountVectorizer compile",
     "FeatureHasher": "OneHotEncoder(handle_unknown='ignore', max_categories=…) compiles",
     "IterativeImputer": "SimpleImputer compiles, and HistGradientBoosting takes missing values as they are",
@@ -43,7 +45,7 @@ _BY_STEP: Final = {
     "MissingIndicator": "SimpleImputer(add_indicator=True) compiles",
     "NMF": "PCA and TruncatedSVD compile",
     "Nystroem": "SVC, SVR and KernelRidge compute kernels themselves, and compile",
-    "QuantileTransformer": "PowerTransformer, RobustScaler and KBinsDiscretizer compile; trees need no scaling",
+    "QuantileTransformer": "PowerTransformer and KBinsDiscretizer compile; trees need no scaling",
     "RBFSampler": "SVC, SVR and KernelRidge compute kernels themselves, and compile",
     "SGDClassifier": 'loss="log_loss" compiles',
     "SplineTransformer": "PolynomialFeatures and KBinsDiscretizer compile; trees need neither",
@@ -57,18 +59,24 @@ _BY_STEP: Final = {
 _BY_REASON: Final = (
     (
         r"splits by sets of categories|encodes categories itself",
-        "encode the categories in a step before it, e.g. ColumnTransformer([('cat', OrdinalEncoder("
-        "handle_unknown='use_encoded_value', unknown_value=-1), […])], remainder='passthrough')",
+        (
+            "encode the categories in a step before it, e.g. ColumnTransformer([('cat', OrdinalEncoder("
+            "handle_unknown='use_encoded_value', unknown_value=-1), […])], remainder='passthrough')"
+        ),
     ),
     (
         r" applies |calls its function with arguments",
-        "a step with a function of numpy, without arguments, compiles: numpy.log1p, log, sqrt, square, exp, "
-        "expm1 or abs; compute other columns before you fit, and send them as columns",
+        (
+            "a step with a function of numpy, without arguments, compiles: log1p, log, sqrt, square, exp, "
+            "expm1 or abs; compute other columns before you fit, and send them as columns"
+        ),
     ),
     (
         r"takes .+ as text in a way",
-        "encode it before: OneHotEncoder(handle_unknown='ignore'), OrdinalEncoder or TargetEncoder for "
-        "categories, TfidfVectorizer or CountVectorizer for texts",
+        (
+            "encode it before: OneHotEncoder(handle_unknown='ignore'), OrdinalEncoder or TargetEncoder for "
+            "categories, TfidfVectorizer or CountVectorizer for texts"
+        ),
     ),
     (
         r"takes texts and numbers together",
@@ -89,7 +97,7 @@ _BY_REASON: Final = (
     ),
 )
 _BOUNDS: Final = (
-    "the service would accept numbers up to 3.4e38 there: package(…, bounds=True) rejects numbers far outside "
+    "the service would accept numbers up to 3.4e38 there: bounds=True rejects numbers far outside "
     "the training range, overrides={'…': {'minimum': 0, 'maximum': 100}} those outside your own bounds"
 )
 
@@ -106,6 +114,14 @@ def not_convertible(cannot: NotConvertible) -> NotPushable:
     )
     step = f"{found['path'].removeprefix('model / ')} ({kind})" if found and found["path"] else kind
     return NotPushable(message, step=step, advice=advice)
+
+
+def refused(reason: str, pipeline: Any) -> NotPushable:
+    """Returns the error for a graph that `vigia_ml.engines.graph_check` refuses."""
+    kind = type(final(pipeline)).__name__
+    return NotPushable(
+        f"the server would refuse the compiled model: {reason}", step=kind, advice=_BY_STEP.get(kind, "")
+    )
 
 
 def differs(parity: Parity) -> NotPushable:

@@ -13,6 +13,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from vigia_ml.pushing.errors import NotPushable
+from vigia_ml.transformers.as_fitted import Relabelled
 
 CALIBRATED = 'wrap it and fit again: CalibratedClassifierCV({name}(…), method="sigmoid")'
 
@@ -82,6 +83,8 @@ def final(model: Any) -> Any:
             model = model.steps[-1][1]
         elif hasattr(model, "best_estimator_"):
             model = model.best_estimator_
+        elif isinstance(model, Relabelled):
+            model = model.estimator_
         elif isinstance(model, TransformedTargetRegressor) and hasattr(model, "regressor_"):
             model = model.regressor_
         else:

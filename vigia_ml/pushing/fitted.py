@@ -70,7 +70,7 @@ class FittedModel:
         try:
             graph_check.check(graph, self.schema, self.task, classes)
         except graph_check.BadGraph as bad:
-            raise NotPushable(f"the server would refuse the compiled model: {bad}") from bad
+            raise advice.refused(str(bad), self.pipeline) from bad
         return graph
 
     def compared(self, graph: bytes) -> tuple[Parity, Floats]:
