@@ -100,9 +100,11 @@ def server() -> Iterator[int]:
             listening.settimeout(0.1)
             while not stop.is_set():
                 try:
-                    listening.accept()[0].sendall(b"hello")
+                    accepted, _ = listening.accept()
                 except TimeoutError:
                     continue
+                with accepted:
+                    accepted.sendall(b"hello")
 
         thread = threading.Thread(target=serve)
         thread.start()
