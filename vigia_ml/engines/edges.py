@@ -34,6 +34,7 @@ from sklearn.utils import _safe_indexing
 
 from vigia_ml.engines import boosted_trees
 from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.houses import HouseGeometry
 from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
 from vigia_ml.transformers.text import ToFloat
@@ -54,8 +55,8 @@ MOST_CUTTINGS: Final = 30
 DISTANCE: Final = 1e-9
 # Steps that compute each number from few others, alike for one row and for many.
 EXACT: Final = (
-    ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, FunctionTransformer,
-    SelectorMixin, HouseGeometry, OriginalColumns, RowsToDicts, DictVectorizer,
+    AsFitted, ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
+    FunctionTransformer, SelectorMixin, HouseGeometry, OriginalColumns, RowsToDicts, DictVectorizer,
 )  # fmt: skip
 
 

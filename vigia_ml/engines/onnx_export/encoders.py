@@ -70,7 +70,7 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
     name, last = done[-1]
     with graph.step(name):
         known = [_values(column) for column in frame.columns]
-        others = [[] if column.levels else _unknown_texts(column) for column in frame.columns]
+        others = [[] if column.levels else unknown_texts(column) for column in frame.columns]
         rows = sum(map(len, known)) + sum(map(len, others))
         fixed = transformed(done, _frame(frame, [[value] for value in base]))[0]
         if rows * len(fixed) > MOST_ANSWERS:
@@ -103,7 +103,7 @@ def _values(column: Column) -> Texts:
     return [UNKNOWN_TEXTS[0], *levels_of(column), None]
 
 
-def _unknown_texts(column: Column) -> Texts:
+def unknown_texts(column: Column) -> Texts:
     """Returns accepted texts of an open category that are not levels, mostly other spellings of levels."""
     levels = levels_of(column)
     known = frozenset(levels)
@@ -115,9 +115,10 @@ def _unknown_texts(column: Column) -> Texts:
 
 
 def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {name: pd.Series(each, dtype=object) for name, each in zip(frame.names, values, strict=True)}
     )
+    return rows if frame.as_fitted is None else frame.as_fitted.restore(rows)
 
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from sklearn import ensemble, linear_model, naive_bayes, svm, tree
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vigia_ml.engines.onnx_export import boosters, terms, trees
+from vigia_ml.engines.onnx_export import boosters, ensembles, kernels, terms, trees
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
@@ -24,7 +27,10 @@ from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.terms import Wide
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
+from vigia_ml.transformers.as_fitted import Relabelled
 from vigia_ml.transformers.original import OriginalClasses
+
+Writer = Callable[[Any, Data, Graph], Tensor]
 
 
 def answer(model: Any, data: Data, graph: Graph) -> Tensor:
@@ -53,6 +59,13 @@ def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tenso
     if order == list(range(result.width)):
         return result
     return Tensor(graph.gather(result.name, order), len(order), result.limit)
+
+
+def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator_, data, graph)
+    if list(model.order) == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -120,7 +133,7 @@ def _calibrated(model: CalibratedClassifierCV, data: Data, graph: Graph) -> Tens
     members = model.calibrated_classifiers_
     classes = len(model.classes_)
     if not all(_is_plain(each, classes) for each in members):
-        return foreign(model, "predict_proba", graph.numbers(model, data), graph)
+        return ensembles.calibrated(model, data, graph, answer)
     total = ""
     for each in members:
         scores = _linear(each.estimator, data, graph)
@@ -171,6 +184,15 @@ def _bayes(model: Any, data: Data, weights: Any, prior: Any, graph: Graph) -> Te
         raise graph.cannot(model, "knows a class without rows")
     scores = _product(model, data, weights, prior, graph)
     return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
+
+
+def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
+    return kernels.machine(model, graph.numbers(model, data), graph)
+
+
+def _combined(write: Callable[[Any, Any, Graph, Any], Tensor]) -> Writer:
+    """Returns the writer of an estimator that combines others."""
+    return lambda model, data, graph: write(model, data, graph, answer)
 
 
 def _two(positive: str, graph: Graph) -> Tensor:
@@ -262,10 +284,10 @@ LINEAR_CLASSIFIERS: Final = (
     linear_model.RidgeClassifier,
     linear_model.SGDClassifier,
 )
-Writer = Callable[[Any, Data, Graph], Tensor]
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     OriginalClasses: _original_classes,
+    Relabelled: _relabelled,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),
@@ -281,6 +303,11 @@ MODELS: Final[dict[type, Writer]] = {
     linear_model.SGDRegressor: _linear,
     **dict.fromkeys((naive_bayes.MultinomialNB, naive_bayes.ComplementNB), _multinomial_bayes),
     naive_bayes.BernoulliNB: _bernoulli_bayes,
+    LinearDiscriminantAnalysis: _logistic,
+    **dict.fromkeys((svm.SVR, svm.NuSVR, KernelRidge), _kernel),
+    **dict.fromkeys((ensemble.StackingClassifier, ensemble.StackingRegressor), _combined(ensembles.stacking)),
+    **dict.fromkeys((ensemble.BaggingClassifier, ensemble.BaggingRegressor), _combined(ensembles.bagging)),
+    OneVsRestClassifier: _combined(ensembles.one_versus_rest),
     **dict.fromkeys((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _forest),
     **dict.fromkeys((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _forest),
     **dict.fromkeys((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _forest),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vigia_ml.engines.texts import Read, TextNumber
 from vigia_ml.schema import Column
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 from vigia_ml.schema.faults import first_of
+from vigia_ml.transformers.as_fitted import AsFitted
 
 # Fixed, so that compiled models do not change with the libraries. ai.onnx.ml 5 has the tree ensemble with
 # double splits and leaves.
@@ -60,12 +61,14 @@ class Lazy:
 class Frame:
     """Columns of the schema, as the input of a step that takes a frame.
 
-    places : positions of the columns in the matrix. matrix : the graph's input.
+    places : positions of the columns in the matrix. matrix : the graph's input. as_fitted : the form of the
+    frame on which the pipeline was fitted, if it is another than the library's.
     """
 
     columns: tuple[Column, ...]
     places: tuple[int, ...]
     matrix: str
+    as_fitted: AsFitted | None = None
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -76,9 +79,8 @@ class Frame:
         return tuple(column.name for column in self.columns)
 
     def pick(self, positions: Sequence[int]) -> Frame:
-        return Frame(
-            tuple(self.columns[i] for i in positions), tuple(self.places[i] for i in positions), self.matrix
-        )
+        columns = tuple(self.columns[i] for i in positions)
+        return replace(self, columns=columns, places=tuple(self.places[i] for i in positions))
 
 
 @dataclass(frozen=True)

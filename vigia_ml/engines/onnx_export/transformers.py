@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import FastICA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.feature_selection import SelectorMixin
@@ -19,15 +22,17 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
     PolynomialFeatures,
+    PowerTransformer,
     RobustScaler,
     StandardScaler,
     TargetEncoder,
 )
 
-from vigia_ml.engines.onnx_export import numbers, terms
+from vigia_ml.engines.onnx_export import mixed, numbers, powers, terms
 from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
@@ -35,6 +40,8 @@ from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_de
 from vigia_ml.engines.onnx_export.originals import Dicts, original_columns, rows_to_dicts, vectorize
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
 from vigia_ml.engines.onnx_export.terms import TextFrame, Wide
+from vigia_ml.schema import Column
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
@@ -43,6 +50,8 @@ from vigia_ml.transformers.text import CleanText, TextColumn, ToFloat
 
 Data = Frame | Tensor | Derived | Design | Dicts | Wide | TextFrame
 PASSED = (None, "passthrough")
+NOWHERE: Final = -1
+"""Place of a column that is not in the matrix."""
 
 
 def transform(step: Any, data: Data, graph: Graph) -> Data:
@@ -50,7 +59,7 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
     if step in PASSED:
         return data
     if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-        return look_up([("", step)], data, graph)[0]
+        return _looked_up([("", step)], data, graph)[0]
     scaled = terms.scale(step, data, graph) if isinstance(data, Wide) else None
     if scaled is not None:
         return scaled
@@ -73,13 +82,19 @@ def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
         name, step = steps[0]
         if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
             # Cleaning returns texts, so one look-up covers it and the encoder after it.
-            data, used = look_up(steps, data, graph)
+            data, used = _looked_up(steps, data, graph)
             steps = steps[used:]
             continue
         with graph.step(name):
             data = transform(step, data, graph)
         steps = steps[1:]
     return data
+
+
+def _looked_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Tensor, int]:
+    if len(frame.texts) < len(frame.columns):
+        return mixed.look_up(steps, frame, graph)
+    return look_up(steps, frame, graph)
 
 
 def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
@@ -98,8 +113,10 @@ def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
         names, width = data.names, len(data.names)
     parts: list[Tensor | Wide] = []
     for name, part, columns in step.transformers_:
-        positions = _positions(columns, names, width)
-        if part == "drop" or not positions:
+        if part == "drop":
+            continue
+        positions = positions_of(columns, names, width)
+        if not positions:
             continue
         with graph.step(name):
             result = _numbers(part, transform(part, _pick(data, positions, graph), graph), graph)
@@ -133,7 +150,7 @@ def _weighted(data: Tensor | Wide, weight: float | None, graph: Graph) -> Tensor
     return Tensor(name, data.width, data.limit * abs(weight))
 
 
-def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
+def positions_of(columns: Any, names: Sequence[str], width: int) -> list[int]:
     """Returns positions of the columns that a column transformer selects by name, position, slice or mask."""
     if isinstance(columns, str):
         return [names.index(columns)]
@@ -206,6 +223,19 @@ def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
     if step.kw_args:
         raise graph.cannot(step, "calls its function with arguments")
     return apply(step, step.func, graph.numbers(step, data), graph)
+
+
+def _as_fitted(step: AsFitted, data: Data, graph: Graph) -> Frame:
+    """Returns the columns in the order in which the pipeline was fitted.
+
+    A column that the pipeline drops is not in the schema; a free text without a place stands for it, which
+    no step can read.
+    """
+    frame = _frame(step, data, graph)
+    known = dict(zip(frame.names, zip(frame.columns, frame.places, strict=True), strict=True))
+    absent = {name: (Column("absent", "text"), NOWHERE) for name in step.absent}
+    columns, places = zip(*(({**known, **absent})[each.name] for each in step.columns), strict=True)
+    return replace(frame, columns=columns, places=places, as_fitted=step)
 
 
 # -- transformers of vigia_ml --------------------------------------------------------------------------
@@ -301,6 +331,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     FeatureUnion: _union,
     ToFloat: lambda step, data, graph: graph.numbers(step, data),
     SimpleImputer: _impute,
+    AsFitted: _as_fitted,
     StandardScaler: _on_numbers(numbers.standard),
     FunctionTransformer: _function,
     **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
@@ -310,6 +341,10 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     PolynomialFeatures: _on_numbers(numbers.polynomial, nan=True),
     Binarizer: _on_numbers(numbers.binarize, nan=True),
     KBinsDiscretizer: _on_numbers(numbers.bins, nan=True),
+    PowerTransformer: _on_numbers(powers.power),
+    Normalizer: _on_numbers(powers.normalizer, nan=True),
+    FastICA: _on_numbers(powers.projected, nan=True),
+    LinearDiscriminantAnalysis: _on_numbers(powers.projected, nan=True),
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
     OutOfFoldEstimate: _out_of_fold,
