@@ -110,7 +110,7 @@ def read_frame(path: str, kind: Format) -> Any:
         message = f"parquet needs pyarrow: pip install 'vigia-ml[models]' ({error})"
         raise VigiaError(message, code="needs_library") from None
     except ValueError as error:
-        raise VigiaError(f"{path} cannot be read as {kind}: {error}", code="bad_file") from None
+        raise VigiaError(f"{path} cannot be read as {kind}: {error}", code="unreadable_file") from None
 
 
 # -- writing -------------------------------------------------------------------------------------------

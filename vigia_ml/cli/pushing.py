@@ -92,7 +92,7 @@ def _loaded(session: Session, file: Path) -> Any:
         raise VigiaError(f"{file} needs a library: {error}", code="needs_library") from None
     except Exception as error:  # a pickle may raise anything
         message = f"{file} cannot be opened: {type(error).__name__}: {error}"
-        raise VigiaError(message, code="bad_file") from None
+        raise VigiaError(message, code="unreadable_file") from None
     for text in dict.fromkeys(str(each.message).splitlines()[0] for each in caught if str(each.message)):
         say(session, f"Warning: {text}")
     return pipeline

@@ -173,5 +173,5 @@ def as_path(rows: object) -> Path | None:
         return None
     path = Path(rows)
     if not path.is_file():
-        raise VigiaError(f"there is no file {path}", code="bad_file")
+        raise VigiaError(f"there is no file {path}", code="unreadable_file")
     return path

@@ -20,8 +20,13 @@ from onnx import AttributeProto, TensorProto
 from vigia_ml.errors import VigiaError
 
 DOUBLE, FLOAT, INT64, BOOL = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-KINDS: Final = {DOUBLE: "double", FLOAT: "float", INT64: "int64", BOOL: "bool"}
-DTYPES: Final = {DOUBLE: np.float64, FLOAT: np.float32, INT64: np.int64, BOOL: np.bool_}
+KINDS: Final[dict[int, str]] = {DOUBLE: "double", FLOAT: "float", INT64: "int64", BOOL: "bool"}
+DTYPES: Final[dict[int, type[np.generic]]] = {
+    DOUBLE: np.float64,
+    FLOAT: np.float32,
+    INT64: np.int64,
+    BOOL: np.bool_,
+}
 FLOATS: Final = (DOUBLE, FLOAT)
 UNUSED: Final = 0  # kind of an output that no operator may take
 ML: Final = "ai.onnx.ml"

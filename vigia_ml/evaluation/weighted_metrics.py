@@ -1,10 +1,10 @@
 """The metrics of answers to labelled rows, for many weightings of the rows at once.
 
 A resample weighs each row by its number of draws, a slice by 0 or 1, so one expression gives the metrics of
-all resamples or of all slices. With weights of 1 they equal scikit-learn's (a test checks this). Precision,
-recall and f1 are those of the second of two classes, and else means over the classes (macro), as is the area
-under the curve of one class against the others; with several classes the Brier score is summed over the
-classes (Brier 1950).
+all resamples or of all slices; a row's own weight multiplies both. With weights of 1 they equal
+scikit-learn's (a test checks this). Precision, recall and f1 are those of the second of two classes, and else
+means over the classes (macro), as is the area under the curve of one class against the others; with several
+classes the Brier score is summed over the classes (Brier 1950).
 """
 
 from __future__ import annotations
@@ -25,14 +25,23 @@ _LEAST_PROBABILITY = 1e-15  # for several classes
 
 
 def statistics(answers: Answers) -> Statistics:
-    """Returns the answers' metrics as a function of weights; rows are sorted once."""
+    """Returns the answers' metrics as a function of weights; rows are sorted once.
+
+    The weights multiply those of the answers.
+    """
+    own = answers.weight
+    of = _statistics(answers)
+    return of if own is None else lambda weights: of(weights * own)
+
+
+def _statistics(answers: Answers) -> Statistics:
     if answers.task == "regression":
         return _regression(answers)
     return _binary(answers) if len(answers.classes) == 2 else _multiclass(answers)
 
 
 def metrics(answers: Answers) -> dict[str, float]:
-    """Returns the metrics with each row counted once; NaN where a metric is undefined."""
+    """Returns the metrics with each row drawn once; NaN where a metric is undefined."""
     values_by_name = statistics(answers)(np.ones((1, len(answers))))
     return {name: float(values[0]) for name, values in values_by_name.items()}
 

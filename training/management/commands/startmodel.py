@@ -51,6 +51,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--key", metavar="COLUMN", help="column that identifies a row")
         parser.add_argument(
+            "--weight", metavar="COLUMN", help="column of sample weights: numbers of at least 0, no feature"
+        )
+        parser.add_argument(
             "--drop-duplicates",
             action="store_true",
             help="train on distinct rows only: the file lists the same item several times",
@@ -82,6 +85,7 @@ class Command(BaseCommand):
             frozenset(options["drop"]),
             options["key"],
             options["skip_unlabelled"],
+            options["weight"],
         )
         try:
             rows = csv_files.find(options["file"])
@@ -215,7 +219,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _command(options: Mapping[str, Any], *more: str) -> str:
     """Returns the user's command line with more options."""
     parts = ["startmodel", options["name"], options["file"], "--target", options["target"]]
-    for name in ("task", "key", "delimiter", "decimal", "thousands", "encoding", "output"):
+    for name in ("task", "key", "weight", "delimiter", "decimal", "thousands", "encoding", "output"):
         if options[name]:
             parts += [f"--{name}", options[name]]
     for name in ("keep", "drop"):
