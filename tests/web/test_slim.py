@@ -165,9 +165,9 @@ def test_every_model_answers_and_every_page_opens(
         page = next((each for name, each in objects.items() if route.startswith(name)), None)
         pk = page.pk if page is not None else 1
         path = re.sub(r"\^?\(\?P<(\w+)>[^)]*\)/?\$?|<(?:\w+:)?(\w+)>", "{\\1\\2}", route)
-        address = "/" + path.format(**values | {"object_id": pk, "job_id": pk}).removeprefix("^").replace(
-            "$", ""
-        )
+        address = "/" + path.format(**values | {"object_id": pk, "job_id": pk, "row_id": pk}).removeprefix(
+            "^"
+        ).replace("$", "")
         if address in ("/admin/logout/", "/metrics"):
             continue
         answer = client.get(address)
