@@ -10,7 +10,7 @@ from training import artifacts
 from training.models import ModelVersion, RegisteredModel
 from training.registry import answers_check, declarations
 from training.registry.answers_check import ADVICE, OF_A_GRAPH
-from training.serving.engine_cache import Served
+from training.serving.engine_cache import Served, format_of
 from vigia_ml import evaluation as judging
 from vigia_ml import gate as gating
 from vigia_ml.declaration import ModelDeclaration
@@ -96,6 +96,7 @@ def _check_answers(
         threshold=fitted.threshold,
         engine=engine,
         size=0,
+        by_class=format_of(engine.classes),
     )
     rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
     return answers_check.check(served, rows, [_expected(answers, place) for place in places], advice)

@@ -90,7 +90,13 @@ def constant(tensor: TensorProto) -> Value:
     cells, dtype = math.prod(shape), np.dtype(DTYPES[kind])
     if cells > MOST_CONSTANTS:
         raise BadGraph(f"the constant {name} has {cells:,} numbers; at most {MOST_CONSTANTS:,} are accepted")
-    typed = {DOUBLE: "double_data", FLOAT: "float_data", INT64: "int64_data", BOOL: "int32_data"}[kind]
+    fields_by_kind: dict[int, str] = {
+        DOUBLE: "double_data",
+        FLOAT: "float_data",
+        INT64: "int64_data",
+        BOOL: "int32_data",
+    }
+    typed = fields_by_kind[kind]
     held = fields - {"dims", "data_type", "name"}
     if held == {"raw_data"} and len(tensor.raw_data) == cells * dtype.itemsize:
         # ONNX stores the bytes of a number from the lowest to the highest.

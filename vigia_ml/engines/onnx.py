@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -37,7 +37,9 @@ class OnnxEngine:
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
         metadata = session.get_modelmeta().custom_metadata_map
-        self.classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
+        self.classes: tuple[Any, ...] | None = None
+        if metadata[CLASSES] != "null":
+            self.classes = tuple(json.loads(metadata[CLASSES]))
         self._texts = _text_numbers(metadata[READ], schema) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
 

@@ -21,8 +21,6 @@ from vigia_ml.evaluation.sums import Metrics, Terms, ratio
 Statistics = Callable[[Floats], Metrics]
 """Weights (b, n), not negative -> metric -> values (b,), NaN where it is undefined for these rows."""
 
-_LEAST_PROBABILITY = 1e-15  # for several classes
-
 
 def statistics(answers: Answers) -> Statistics:
     """Returns the answers' metrics as a function of weights; rows are sorted once.
@@ -75,8 +73,7 @@ def _multiclass(answers: Answers) -> Statistics:
     is_actual, is_predicted = ((each[:, None] == labels).astype(np.float64) for each in (actual, predicted))
     is_correct = is_actual * is_predicted
     onehot = is_actual[:, :known]
-    of_truth = np.clip((onehot * probability).sum(axis=1), _LEAST_PROBABILITY, 1.0)
-    losses, squares = -np.log(of_truth), ((onehot - probability) ** 2).sum(axis=1)
+    terms = sums.class_terms(actual, probability)
     aucs = [_ranking(probability[:, place], actual == place) for place in range(known)]
 
     def of(weights: Floats) -> Metrics:
@@ -86,8 +83,8 @@ def _multiclass(answers: Answers) -> Statistics:
         return {
             "roc_auc": ratio(np.where(present, each, 0.0).sum(axis=1), present.sum(axis=1)),
             **sums.macro(weights @ is_correct, weights @ is_predicted, weights @ is_actual),
-            "log_loss": ratio(weights @ losses, total),
-            "brier": ratio(weights @ squares, total),
+            "log_loss": ratio(weights @ terms["loss"], total),
+            "brier": ratio(weights @ terms["brier"], total),
         }
 
     return of

@@ -21,7 +21,7 @@ class Description(msgspec.Struct, frozen=True):
     """The report on a file; see `vigia_ml.importing.opening`.
 
     features, separator : of a DictVectorizer, else None. names : of the columns; None for arrays and dicts.
-    values : column -> categories that an encoder knows.
+    values : column -> categories that an encoder knows. texts : columns whose words are read.
     """
 
     estimator: str
@@ -35,6 +35,7 @@ class Description(msgspec.Struct, frozen=True):
     values: dict[str, list[Label]]
     takes_nan: bool
     others: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, raw: Any) -> Description:
@@ -63,7 +64,7 @@ class Original:
     Attributes
     ----------
     texts : column -> texts that the pipeline knows; None where it knows no texts.
-    numeric : columns that the pipeline knows as numbers.
+    numeric : columns that the pipeline knows as numbers. words : columns whose words it reads.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Original:
     ) -> None:
         self.texts: dict[str, list[str] | None] = {}
         self.numeric: set[str] = set()
+        self.words = frozenset(description.texts)
         if description.features is not None:
             self._of_features(description, available)
             return

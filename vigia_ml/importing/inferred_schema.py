@@ -113,6 +113,10 @@ def _column(survey: Survey, name: str, source: str, original: Original) -> Colum
                 "missing values blank, or name their words with --null WORD"
             )
         return guessed
+    if name in original.words:
+        longest = room_for(2 * tally.longest)
+        bare = replace(guessed, type="text", levels=(), minimum=None, maximum=None, signs=(), example=None)
+        return replace(bare, normalise="strip", max_length=longest)
     if texts is not None:
         return _category(
             tally, replace(guessed, type="category", minimum=None, maximum=None, signs=()), texts

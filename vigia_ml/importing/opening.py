@@ -166,8 +166,8 @@ def _described(parts: Parts) -> dict[str, Any]:
     """Returns what a schema must know of the parts.
 
     ``estimator`` and ``others`` in words; ``task``; ``classes`` and ``labels`` (of a LabelEncoder);
-    ``features`` and ``separator`` of a DictVectorizer; ``names`` or ``width`` of the columns; ``values``, the
-    categories of columns; ``takes_nan``.
+    ``features`` and ``separator`` of a DictVectorizer; ``names`` or ``width`` of the columns; ``texts``,
+    columns whose words are read; ``values``, the categories of columns; ``takes_nan``.
     """
     vectorizer, names = parts_of.vectorizer_of(parts), parts_of.names_of(parts)
     values = {}
@@ -185,6 +185,7 @@ def _described(parts: Parts) -> dict[str, Any]:
         "names": None if vectorizer is not None else names,
         "width": parts_of.width_of(parts),
         "values": {name: [_plain(each) for each in held] for name, held in values.items()},
+        "texts": parts_of.text_columns(parts.steps[0][1], names or ()),
         "takes_nan": parts_of.takes_nan(parts),
     }
     held = sum(map(len, values.values()))

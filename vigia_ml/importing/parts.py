@@ -12,15 +12,17 @@ from sklearn.base import is_classifier, is_clusterer, is_regressor
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from vigia_ml.importing.errors import NotImportable
-from vigia_ml.transformers.text import CleanText
+from vigia_ml.transformers.text import CleanText, TextColumn
 
 ONE_TO_ONE: Final = (SimpleImputer, CleanText)
+OF_TEXTS: Final = (CountVectorizer, HashingVectorizer)  # and TfidfVectorizer, which is one
 PASSED: Final = (None, "passthrough", "drop")
 _NUMBERED: Final = re.compile(r"(?:Column_|f)?\d+")  # names that boosting gives the columns of an array
 PAIR: Final = "the pair (DictVectorizer, model), a fitted pipeline, or a dict or two files of both"
@@ -81,6 +83,12 @@ def found(objects: Sequence[Any]) -> Parts:
         raise NotImportable(
             f"{_kind(model)} gives no probabilities, which Vigía answers with: fit "
             "CalibratedClassifierCV(model) on the same rows (or SVC with probability=True) and import that"
+        )
+    if isinstance(head(model if transformer is None else transformer), OF_TEXTS):
+        raise NotImportable(
+            "the pipeline begins with a vectorizer of texts, which does not say which column it reads: write "
+            'make_pipeline(TextColumn("the column"), vectorizer, model) instead, with TextColumn of '
+            "vigia_ml.transformers.text (nothing has to be fitted again), and import it with --columns"
         )
     used = {id(each) for each in (model, transformer)}
     others = tuple(_kind(each) for each in flat if id(each) not in used and not _among(each, encoders))
@@ -190,6 +198,20 @@ def known_values(step: Any, names: Sequence[str]) -> dict[str, list[Any]]:
     elif len(categories := getattr(step, "categories_", ())) == len(names):
         known = {name: np.asarray(each).tolist() for name, each in zip(names, categories, strict=True)}
     return known
+
+
+def text_columns(step: Any, names: Sequence[str]) -> list[str]:
+    """Returns the columns whose words a vectorizer reads."""
+    if isinstance(step, Pipeline):
+        return next((text_columns(each, names) for _, each in step.steps if each not in PASSED), [])
+    if hasattr(step, "best_estimator_"):
+        return text_columns(step.best_estimator_, names)
+    if isinstance(step, ColumnTransformer):
+        parts = [(part, columns) for _, part, columns in step.transformers_ if part not in PASSED]
+        return [name for part, columns in parts for name in text_columns(part, _chosen(columns, names))]
+    if isinstance(step, TextColumn):
+        return list(names) if step.column is None else [step.column]
+    return list(names) if isinstance(step, OF_TEXTS) else []
 
 
 def _chosen(columns: Any, names: Sequence[str]) -> list[str]:

@@ -227,7 +227,7 @@ def test_options_that_make_no_sense_are_refused_in_words(
 
 
 def test_a_name_in_a_file_commands_no_terminal(tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(b"cposix\x1b[2J\nsystem\n(S'true'\ntR.")
+    (tmp_path / "model").write_bytes(b"\x80\x04\x8c\x09posix\x1b[2J\x8c\x06system\x93.")
     with pytest.raises(CommandError) as caught:
         run("mine", tmp_path / "model", "--sha256", digest(tmp_path / "model"), *COURSE)
     assert "\x1b" not in str(caught.value)

@@ -22,6 +22,7 @@ from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -125,6 +126,17 @@ def test_a_search_and_a_label_encoder_are_understood(tmp_path: Path) -> None:
     )
 
 
+def test_columns_whose_words_are_read_are_named(tmp_path: Path) -> None:
+    encoder = ColumnTransformer(
+        [
+            ("t", make_pipeline(CountVectorizer(token_pattern="."), FunctionTransformer()), "b"),
+            ("a", StandardScaler(), ["a"]),
+        ]
+    )
+    model = make_pipeline(encoder, LogisticRegression()).fit(ROWS, CLASSES)
+    assert described(tmp_path, pickle.dumps(model))["texts"] == ["b"]
+
+
 def zipped(*names: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -177,6 +189,12 @@ REFUSED: Final[dict[str, tuple[bytes, str]]] = {
     "no model": (pickle.dumps(StandardScaler().fit([[1.0], [2.0]])), "no model with a predict method"),
     "several models": (pickle.dumps((pipeline(), pipeline())), "several models"),
     "clusters": (pickle.dumps(KMeans(2, n_init=1).fit([[1], [2]])), "neither a classifier nor a regressor"),
+    "a vectorizer of texts": (
+        pickle.dumps(
+            make_pipeline(CountVectorizer(), LogisticRegression()).fit(["ab cd", "ef"] * 9, [0, 1] * 9)
+        ),
+        r"make_pipeline\(TextColumn\(",
+    ),
     "no probabilities": (pickle.dumps(LinearSVC().fit([[1], [2]], [0, 1])), "CalibratedClassifierCV"),
 }
 

@@ -178,6 +178,8 @@ def test_columns_are_read_as_pandas_read_them_for_the_author() -> None:
     assert kinds["Paper"] == ("category", ("No", "Yes"), False)
     assert kinds["Active"][0] == "boolean"
     assert kinds["Note"][2]
+    words = inferred(names=("Contract",), values={}, texts=("Contract",)).schema.columns[0]
+    assert (words.type, words.levels) == ("text", ())
     unknown = inferred(names=("Paper",), values={}).schema.columns[0]
     assert (unknown.type, unknown.levels) == ("category", ("No", "Yes"))
 

@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from training import catalogue
 from training.management import csv_files
 from vigia_ml import notes
-from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.declaration import PRIMARY, ModelDeclaration
 from vigia_ml.scaffold import csv_survey, first_data, proposal, source, target, trial_fit
 from vigia_ml.schema.csv_dialect import Told
 
@@ -177,7 +177,7 @@ class Command(BaseCommand):
     def _conclude(
         self, path: Path, trial: trial_fit.Trial, planned: proposal.Proposal, *, copied: bool
     ) -> None:
-        metric, (gate_metric, minimum) = source.PRIMARY[planned.task], source.LEAST[planned.task]
+        metric, (gate_metric, minimum) = PRIMARY[planned.task], source.LEAST[planned.task]
         value, baseline = trial.metrics[metric], trial.baseline[metric]
         self._say(f"written {path}")
         result = f"{metric} {value:.3f} on its hold-out, baseline {baseline:.3f}"
