@@ -129,6 +129,8 @@ def _bernoulli(model: BernoulliNB, data: Data, graph: Graph) -> Tensor:
 
 
 def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
+    if isinstance(model, svm.SVR | svm.NuSVR) and model.kernel == "sigmoid":
+        return foreign(model, "predict", graph.numbers(model, data), graph)
     return kernels.machine(model, graph.numbers(model, data), graph)
 
 
