@@ -265,9 +265,8 @@ def test_wrapped_rows_without_a_row_or_with_equal_names_are_refused(
 def test_a_fault_in_wrapped_rows_has_the_position_of_its_row(
     churn: ModelVersion, post: Post, customer: dict[str, Any]
 ) -> None:
-    error = assert_error(
-        post(PREDICT, {"instances": [customer, customer | {"tenure": "x"}]}), 400, "invalid_input"
-    )
+    body = {"instances": [customer, customer | {"tenure": "x"}]}
+    error = assert_error(post(PREDICT, body), 400, "invalid_input")
     assert [(fault["row"], fault["field"]) for fault in error["details"]] == [(1, "tenure")]
 
 

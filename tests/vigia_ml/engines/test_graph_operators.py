@@ -108,7 +108,7 @@ CONTINUOUS_CLASSIFIERS = {
     "calibrated": CalibratedClassifierCV(LogisticRegression(), cv=2),
     "calibrated forest": CalibratedClassifierCV(RandomForestClassifier(3, random_state=0), cv=2),
     "calibrated pipeline": CalibratedClassifierCV(
-        make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()), cv=2
+        make_pipeline(StandardScaler(), LogisticRegression()), cv=2
     ),
     "one against the others": OneVsRestClassifier(LogisticRegression()),
     "presence": BernoulliNB(),
