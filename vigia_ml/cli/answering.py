@@ -18,7 +18,7 @@ from vigia_ml.cli.files import (
     read_json,
     writing,
 )
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields, show_json, show_table
+from vigia_ml.cli.output import FIRST, cell, main_metrics, say, show_fields, show_json, show_table
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.client import Client, predicting
 from vigia_ml.client.frames import flat, schema_of
@@ -63,6 +63,10 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first invalid rows instead of writing their faults.")
     ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Any text: the same command with it, within a day, gets the stored answers."),
+    ] = None,
 ) -> None:
     """Predict the rows of a file, and write them with their answers.
 
@@ -71,18 +75,22 @@ def predict(
     kind = format_of(file, format)
     out_kind = Format.JSONL if session.as_json and output == "-" else format_of(output, output_format)
     invalid = 0
+    options: dict[str, Any] = {"version": version, "batch_size": batch_size, "concurrency": concurrency}
     with session.client(retries=PATIENT_RETRIES) as client, writing(output, out_kind) as writer:
         described = client.model(model)
         plain = described.schema if version is None else client.version(model, version).schema
         size = batch_size * concurrency * 2
         with reporting(session.progress and output != "-", f"predictions of {model}") as report:
-            for lines in rows.pieces(file, kind, schema_of(plain, model), key_column, size):
+            source = rows.pieces(file, kind, schema_of(plain, model), key_column, size)
+            for number, lines in enumerate(source):
                 sent = [line.sent for line in lines if line.sent is not None]
                 if strict and len(sent) < len(lines):
                     first = next(line for line in lines if line.sent is None)
                     say(session, f"vigiactl: invalid rows: {first.error}")
                     raise typer.Exit(ExitCode.REFUSED)
-                answers, errors = _answered(client, model, sent, version, batch_size, concurrency, strict)
+                if idempotency_key:
+                    options["idempotency_key"] = f"{idempotency_key}-{number}"
+                answers, errors = _answered(client, model, sent, options, strict=strict)
                 classifies = described.task != "regression"
                 writer.write(rows.written(lines, answers, errors, classifies=classifies))
                 invalid += sum(bool(line.error) for line in lines)
@@ -94,12 +102,10 @@ def _answered(
     client: Client,
     model: str,
     sent: list[dict[str, Any]],
-    version: int | None,
-    batch_size: int,
-    concurrency: int,
+    options: Any,
+    *,
     strict: bool,
 ) -> Any:
-    options: Any = {"version": version, "batch_size": batch_size, "concurrency": concurrency}
     if strict:
         return client.predict(model, sent, **options), []
     return client.predict(model, sent, errors="frame", **options)
@@ -202,7 +208,8 @@ def quality(
 
 def _estimates(metrics: dict[str, dict[str, Any]]) -> str:
     parts = []
-    for name, each in list(metrics.items())[:3]:
+    for name in [each for each in FIRST if each in metrics][:3] or list(metrics)[:3]:
+        each = metrics[name]
         low, high = each.get("low"), each.get("high")
         interval = f" ({cell(low)} to {cell(high)})" if low is not None and high is not None else ""
         parts.append(f"{name} {cell(each.get('value'))}{interval}")
@@ -228,10 +235,14 @@ def drift(
     columns = {
         "COLUMN": lambda finding: finding.get("column"),
         "VERDICT": lambda finding: finding.get("verdict"),
-        "PSI": lambda finding: finding.get("psi"),
-        "REASON": lambda finding: finding.get("reason"),
+        "PSI": lambda finding: finding.get("adjusted_psi"),
+        "P-VALUE": lambda finding: finding.get("adjusted_p_value"),
+        "MISSING": lambda finding: finding.get("missing"),
+        "UNSEEN": lambda finding: finding.get("unseen"),
+        "ROWS": lambda finding: finding.get("rows"),
     }
-    show_table(session, review.findings, columns)
+    drifted_first = sorted(review.findings, key=lambda finding: finding.get("verdict") != "drift")
+    show_table(session, drifted_first, columns)
 
 
 def recommend(

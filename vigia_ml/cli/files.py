@@ -107,9 +107,10 @@ def read_frame(path: str, kind: Format) -> Any:
             source = io.BytesIO(stream.read()) if path == "-" else stream
             return pandas.read_parquet(source) if kind is Format.PARQUET else pandas.read_csv(source)
     except ImportError as error:
-        raise VigiaError(f"parquet needs pyarrow: pip install 'vigia-ml[models]' ({error})") from None
+        message = f"parquet needs pyarrow: pip install 'vigia-ml[models]' ({error})"
+        raise VigiaError(message, code="needs_library") from None
     except ValueError as error:
-        raise VigiaError(f"{path} cannot be read as {kind}: {error}", code="bad_file") from None
+        raise VigiaError(f"{path} cannot be read as {kind}: {error}", code="unreadable_file") from None
 
 
 # -- writing -------------------------------------------------------------------------------------------

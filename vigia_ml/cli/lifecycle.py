@@ -8,7 +8,7 @@ import typer
 
 from vigia_ml.cli.answering import ModelName, Since, Until
 from vigia_ml.cli.files import Format, format_of, moment, on_disk, opened, read_frame, read_json
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields, show_json, show_table
+from vigia_ml.cli.output import cell, gate_words, main_metrics, say, show_fields, show_json, show_table
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.client import Client, Run
 from vigia_ml.client.frames import schema_of
@@ -83,11 +83,10 @@ def _requested(
 
 
 def _show_run(session: Session, run: Run) -> None:
-    gate = {True: "passed", False: "not passed", None: None}[run.passed_gate]
     fields = {
         "run": run.id, "status": run.status, "stage": None if run.is_finished else run.stage,
         "version": run.version, "activated": run.activated if run.version else None,
-        "metrics": run.metrics, "baseline": run.baseline, "gate": gate, "error": run.error,
+        "metrics": run.metrics, "baseline": run.baseline, "gate": gate_words(run.gate), "error": run.error,
         "notes": [note.get("message") for note in run.notes],
     }  # fmt: skip
     show_fields(session, run, fields)
@@ -126,11 +125,10 @@ def versions(
     with session.client() as client:
         if number is not None:
             found = client.version(model, number)
-            gate = None if found.gate is None else "passed" if found.gate.get("passed") else "not passed"
             parity = found.parity and f"{'passed' if found.parity.passed else 'failed'}, worst difference "
             fields = {
                 "version": found.number, "status": found.status, "origin": found.origin,
-                "metrics": found.metrics, "baseline": found.baseline, "gate": gate,
+                "metrics": found.metrics, "baseline": found.baseline, "gate": gate_words(found.gate),
                 "rows": f"{found.train_rows} for training, {found.holdout_rows} for testing",
                 "engine": found.engine, "engine reason": found.engine_reason,
                 "parity": found.parity and f"{parity}{cell(found.parity.worst)} on {found.parity.rows} rows",

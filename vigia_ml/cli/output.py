@@ -16,6 +16,7 @@ from vigia_ml.cli.session import Session
 
 WIDTH = 160
 """Width of tables where the output is no terminal."""
+FIRST = ("roc_auc", "mae", "rmse", "r2", "log_loss", "accuracy", "f1")
 Getter = Callable[[Any], object]
 
 
@@ -83,5 +84,16 @@ def cell(value: object) -> str:
 
 
 def main_metrics(metrics: Mapping[str, float | None] | None, most: int = 3) -> str:
-    """Returns the first metrics as text."""
-    return cell(dict(list((metrics or {}).items())[:most]))
+    """Returns the metrics that a person looks at first as text."""
+    names = sorted(metrics or {}, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
+    return cell({name: (metrics or {})[name] for name in names[:most]})
+
+
+def gate_words(gate: Mapping[str, Any] | None) -> str | None:
+    """Returns the verdict of a gate, with the reasons of checks that failed."""
+    if gate is None:
+        return None
+    if gate.get("passed"):
+        return "passed"
+    failed = [each for each in gate.get("checks", ()) if not each.get("passed")]
+    return "; ".join(["not passed", *(str(each.get("message") or each.get("name")) for each in failed)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from vigia_ml.cli.files import format_of, read_frame
-from vigia_ml.cli.output import cell, main_metrics, say, show_fields
+from vigia_ml.cli.output import cell, gate_words, main_metrics, say, show_fields
 from vigia_ml.cli.session import ExitCode, Session, command
 from vigia_ml.errors import VigiaError
 
@@ -52,7 +53,7 @@ def push(
         if not sys.stdin.isatty():
             raise typer.BadParameter("pass --yes to open the file without being asked")
         typer.confirm("Open it?", abort=True, err=True)
-    pipeline = _loaded(file)
+    pipeline = _loaded(session, file)
     train, y_train = _split(data, target)
     if test is not None:
         holdout, y_test = _split(test, target)
@@ -70,7 +71,7 @@ def push(
     fields = {
         "model": version.model, "version": version.number, "status": version.status,
         "metrics": main_metrics(version.metrics, 6), "baseline": main_metrics(version.baseline, 6),
-        "gate": "passed" if gate.get("passed") else "not passed",
+        "gate": gate_words(version.gate),
         "parity": version.parity and f"worst difference {cell(version.parity.worst)}",
         "address": version.url,
     }  # fmt: skip
@@ -79,16 +80,22 @@ def push(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _loaded(file: Path) -> Any:
+def _loaded(session: Session, file: Path) -> Any:
+    """Returns the pipeline of a file, and prints warnings such as that of another scikit-learn."""
     try:
         import joblib
 
-        return joblib.load(file)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pipeline = joblib.load(file)
     except ImportError as error:
         raise VigiaError(f"{file} needs a library: {error}", code="needs_library") from None
     except Exception as error:  # a pickle may raise anything
         message = f"{file} cannot be opened: {type(error).__name__}: {error}"
-        raise VigiaError(message, code="bad_file") from None
+        raise VigiaError(message, code="unreadable_file") from None
+    for text in dict.fromkeys(str(each.message).splitlines()[0] for each in caught if str(each.message)):
+        say(session, f"Warning: {text}")
+    return pipeline
 
 
 def _split(path: str, target: str) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Each command has the options ``--url``, ``--key`` and ``--json``, and exit codes instead of tracebacks."""
+"""Options and exit codes of every command: ``--url``, ``--key``, ``--json``, and no traceback."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def exit_codes(*, as_json: bool = False) -> Iterator[None]:
             sys.stderr.close()  # the reader of the output has ended, as `head` does
             raise typer.Exit(ExitCode.OK) from None
         place = f"{error.filename}: " if error.filename else ""
-        _print_error(VigiaError(f"{place}{error.strerror or error}", code="file"), as_json=as_json)
+        _print_error(VigiaError(f"{place}{error.strerror or error}", code="unreadable_file"), as_json=as_json)
         raise typer.Exit(ExitCode.REFUSED) from None
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -135,11 +135,19 @@ def _texts(params: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def _plain(value: object) -> Any:
-    """Returns the Python value of a numpy scalar or the like."""
+    """Returns the JSON value of a scalar of numpy or pandas, and of a subclass of text; imports neither."""
+    name = type(value).__name__
+    if name in ("NAType", "NaTType"):
+        return None
+    if name == "datetime64":
+        return None if str(value) == "NaT" else str(value)
+    if isinstance(value, dt.date):
+        return value.isoformat()
     item = getattr(value, "item", None)
-    if callable(item):
-        return item()
-    raise NotImplementedError(f"a value of type {type(value).__name__} cannot be sent as JSON")
+    plain = item() if callable(item) else str(value) if isinstance(value, str) else value
+    if plain is value or (isinstance(plain, float) and math.isinf(plain)):
+        raise NotImplementedError(f"{value!r:.80} ({name}) has no form in JSON")
+    return plain
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_plain, decimal_format="number")

@@ -35,7 +35,7 @@ def import_pandas() -> Any:
     try:
         import pandas as pd
     except ImportError as error:
-        raise VigiaError(NEEDS_PANDAS, code="needs_pandas") from error
+        raise VigiaError(NEEDS_PANDAS, code="needs_library") from error
     return pd
 
 
@@ -173,5 +173,5 @@ def as_path(rows: object) -> Path | None:
         return None
     path = Path(rows)
     if not path.is_file():
-        raise VigiaError(f"there is no file {path}", code="no_file")
+        raise VigiaError(f"there is no file {path}", code="unreadable_file")
     return path

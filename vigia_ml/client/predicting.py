@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from vigia_ml.schema import DatasetSchema
 BATCH_SIZE = 1_000
 CONCURRENCY = 4
 OnErrors = Literal["raise", "frame"]
+Source = Callable[[int, int], Sequence[Row]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +61,21 @@ def predict(
         path = at("models", model, "versions", version, "predictions")
     if is_frame(rows):
         schema = yield from schema_in_force(core, model, version)
-        sent = yield Work(partial(rows_of, rows, schema, key_column=key_column))
-        answers, errors = yield from answered(core, path, sent, batching)
+
+        def converted(start: int, stop: int) -> Sequence[Row]:
+            return rows_of(rows.iloc[start:stop], schema, key_column=key_column)
+
+        answers, errors = yield from answered(core, path, converted, len(rows), batching)
         frame = answers_frame(answers, rows.index, probabilities)  # type: ignore[arg-type]
         return (frame, errors_frame(errors, rows.index)) if batching.tolerant else frame
     if isinstance(rows, Mapping):
-        [answer], errors = yield from answered(core, path, keyed([rows], key_column), batching)
+        sent = keyed([rows], key_column)
+        [answer], errors = yield from answered(core, path, _slices(sent), 1, batching)
         return (answer, errors) if batching.tolerant else answer
     if isinstance(rows, (str, bytes)) or not hasattr(rows, "__iter__"):
         raise TypeError(f"rows must be a DataFrame, a list of dicts or one dict, not {type(rows).__name__}")
-    answers, errors = yield from answered(core, path, keyed(list(rows), key_column), batching)
+    sent = keyed(list(rows), key_column)
+    answers, errors = yield from answered(core, path, _slices(sent), len(sent), batching)
     return (answers, errors) if batching.tolerant else answers
 
 
@@ -82,30 +88,49 @@ def schema_in_force(core: Core, model: str, version: int | None) -> Flow[Dataset
     return schema_of(plain, model)
 
 
+def _slices(rows: Sequence[Row]) -> Source:
+    return lambda start, stop: rows[start:stop]
+
+
 def answered(
-    core: Core, path: str, rows: Sequence[Row], batching: Batching
+    core: Core, path: str, source: Source, total: int, batching: Batching
 ) -> Flow[tuple[list[Answer | None], list[RowError]]]:
-    """Returns the answers in the order of the rows, and the faults of rows without an answer."""
-    answers: list[Answer | None] = [None] * len(rows)
+    """Returns the answers in the order of the rows, and the faults of rows without an answer.
+
+    Parameters
+    ----------
+    source : returns the rows from one position to another; only those of the present batches are held.
+    """
+    answers: list[Answer | None] = [None] * total
     errors: list[RowError] = []
 
-    def batches() -> Iterator[Flow[None]]:
-        for number, start in enumerate(range(0, len(rows), batching.size)):
-            positions = range(start, min(start + batching.size, len(rows)))
-            yield _Batch(core, path, rows, batching, answers, errors).answer(positions, str(number))
+    def batch(number: int, start: int) -> Flow[None]:
+        stop = min(start + batching.size, total)
+        rows: Sequence[Row] = yield Work(partial(source, start, stop))
+        one = _Batch(core, path, rows, start, total, batching, answers, errors)
+        yield from one.answer(range(len(rows)), str(number))
 
-    batching.report(0, len(rows))
-    yield Gather(batches(), min(batching.concurrency, -(-len(rows) // batching.size) or 1))
+    starts = range(0, total, batching.size)
+    batching.report(0, total)
+    if starts:
+        flows = (batch(number, start) for number, start in enumerate(starts))
+        yield Gather(flows, min(batching.concurrency, len(starts)))
     return answers, sorted(errors, key=lambda each: each.row)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Rows of one batch; answers and errors are those of all rows."""
+    """Rows of one batch.
+
+    start : position of its first row among all rows; total : number of all rows, to which answers and errors
+    belong.
+    """
 
     core: Core
     path: str
     rows: Sequence[Row]
+    start: int
+    total: int
     batching: Batching
     answers: list[Answer | None]
     errors: list[RowError]
@@ -127,7 +152,7 @@ class _Batch:
                 reply = yield from self.core.post(self.path, Answers, body, idempotency_key=key)
             except BadRequest as error:
                 good = self._set_aside(error, positions)
-                self.batching.report(len(positions) - len(good), len(self.rows))
+                self.batching.report(len(positions) - len(good), self.total)
                 if good:
                     waiting.append((good, f"{name}r"))
                 continue
@@ -140,8 +165,8 @@ class _Batch:
             if len(reply.predictions) != len(positions):
                 raise UnexpectedAnswer(f"{len(reply.predictions)} answers came for {len(positions)} rows")
             for position, answer in zip(positions, reply.predictions, strict=True):
-                self.answers[position] = _with_version(answer, reply.version)
-            self.batching.report(len(positions), len(self.rows))
+                self.answers[self.start + position] = _with_version(answer, reply.version)
+            self.batching.report(len(positions), self.total)
 
     def _set_aside(self, error: BadRequest, positions: Sequence[int]) -> list[int]:
         """Records the faults of rows and returns the positions of the other rows.
@@ -151,7 +176,7 @@ class _Batch:
         BadRequest : faults are not tolerated, or not those of a row.
         """
         placed = [
-            fault | {"row": positions[fault["row"]]}
+            fault | {"row": self.start + positions[fault["row"]]}
             for fault in error.details
             if isinstance(fault.get("row"), int) and 0 <= fault["row"] < len(positions)
         ]
@@ -170,7 +195,7 @@ class _Batch:
             )
             for fault in placed
         )
-        bad = {fault["row"] for fault in placed}
+        bad = {fault["row"] - self.start for fault in placed}
         return [position for position in positions if position not in bad]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,8 +33,10 @@ def options(target: Target, timeout: float) -> dict[str, Any]:
     """Returns the arguments of an httpx client that talks to `target`.
 
     It does not follow redirects, so that no other host gets the key. A service on loopback is reached without
-    the proxy that the environment names.
+    the proxy that the environment names. SSL_CERT_FILE names certificates of authorities to trust.
     """
+    authorities = os.environ.get("SSL_CERT_FILE")
+    secure = target.url.startswith("https://")
     return {
         "base_url": target.url,
         "headers": {
@@ -44,6 +47,7 @@ def options(target: Target, timeout: float) -> dict[str, Any]:
         "timeout": timeouts(timeout),
         "follow_redirects": False,
         "trust_env": not target.is_loopback,
+        "verify": ssl.create_default_context(cafile=authorities) if secure and authorities else True,
     }
 
 

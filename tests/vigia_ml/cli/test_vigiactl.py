@@ -7,8 +7,10 @@ import io
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tests.server import ROOT, Server
 from tests.trained import SAMPLES, train_sample
 from tests.vigia_ml.client.conftest import Working, address
 from training.access import client_keys
-from training.models import ModelVersion
+from training.models import ModelVersion, TrainingRun
 from vigia_ml.cli.app import app
 from vigia_ml.cli.files import moment, neutral
 from vigia_ml.client import settings
@@ -86,7 +88,7 @@ def test_a_csv_is_answered_into_a_csv(run: Run, rows: Path, tmp_path: Path) -> N
     assert "10 rows answered" in result.stderr
     written = table(out)
     logged = {str(row.id): row for row in Prediction.objects.all()}
-    assert [row["id"] for row in written] == sorted(logged)
+    assert {row["id"] for row in written} == set(logged)
     for row in written:
         assert float(row["probability"]) == logged[row["id"]].probability
         assert row["prediction"] == str(logged[row["id"]].prediction).lower()
@@ -161,6 +163,23 @@ def test_faults_that_only_the_service_finds_are_written_too(run: Run, tmp_path: 
     assert "age is not a field" in unknown["error"]
 
 
+def test_a_command_that_is_repeated_with_its_key_logs_nothing_twice(run: Run, rows: Path) -> None:
+    command = [
+        "predict",
+        "churn",
+        rows,
+        "--batch-size",
+        1,
+        "--concurrency",
+        2,
+        "--idempotency-key",
+        "night-7",
+    ]
+    first = run(*command).stdout
+    assert run(*command).stdout == first
+    assert Prediction.objects.count() == 10
+
+
 def test_a_column_may_be_the_key(run: Run, tmp_path: Path) -> None:
     lines = (SAMPLES / "cars.csv").read_text().splitlines()[:4]
     path = tmp_path / "cars.csv"
@@ -192,18 +211,21 @@ def test_activate_and_roll_back(run: Run) -> None:
     assert "2" in run("activate", "churn", 2, "--reason", "better").stdout
     assert json.loads(run("rollback", "churn", "-m", "worse", "--json").stdout)["version"] == 1
     failed = {"passed": False, "checks": [{"name": "metric", "passed": False, "message": "too low"}]}
-    ModelVersion.objects.filter(number=2).update(gate=failed)
-    result = run("activate", "churn", 2, "-m", "try", code=3)
+    train_sample("churn", rows=600, activate=False, gate=failed)
+    result = run("activate", "churn", 3, "-m", "try", code=3)
     assert "gate" in result.stderr
-    run("activate", "churn", 2, "-m", "anyway", "--override")
+    run("activate", "churn", 3, "-m", "anyway", "--override")
 
 
-def test_training_prints_the_version(run: Run, working: Working) -> None:
+def test_training_prints_the_version_and_its_gate(run: Run, working: Working) -> None:
     with working():
-        result = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", "--json")
+        result = run("train", "cars", SAMPLES / "cars.csv", "--mode", "replace", "--json")
     trained = json.loads(result.stdout)
-    assert (trained["status"], trained["version"]) == ("succeeded", 2)
-    assert "roc_auc" in run("runs", "churn", trained["id"]).stdout
+    assert (trained["status"], trained["version"], trained["gate"]["passed"]) == ("succeeded", 1, True)
+    assert "mae" in run("runs", "cars", trained["id"]).stdout
+    with working():  # the metric falls by more than the gate allows
+        worse = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", code=3)
+    assert "did not pass its gate" in worse.stderr
     queued = run("train", "churn", SAMPLES / "churn.csv", "--mode", "replace", "--no-wait", "--json")
     assert json.loads(queued.stdout)["status"] == "queued"
 
@@ -337,6 +359,21 @@ def test_a_real_process_prints_no_traceback_and_ends_with_its_reader(process: li
     )
     assert "Traceback" not in ended.stderr
     assert "BrokenPipe" not in ended.stderr
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_run(process: list[str]) -> None:
+    waiting = subprocess.Popen(
+        [*process, "train", "churn", str(SAMPLES / "churn.csv"), "--mode", "replace"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert waiting.stderr is not None
+    assert "Ctrl-C ends the waiting" in waiting.stderr.readline()
+    time.sleep(0.3)
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130
+    assert "Traceback" not in out + err
+    assert TrainingRun.objects.get(status="queued")
 
 
 def test_completion_for_the_shell(process: list[str]) -> None:

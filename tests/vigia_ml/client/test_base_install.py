@@ -69,7 +69,7 @@ def test_the_base_wheel_predicts_without_numpy(
 
     found = json.loads(call("base/bin/python", "script.py").stdout)
     assert found["both"][0] == found["both"][1]
-    assert found["code"] == "needs_pandas"
+    assert found["code"] == "needs_library"
     assert found["installed"] == []
     assert found["rich"] is False, "only a progress bar and the command line import rich"
 

@@ -16,9 +16,11 @@ from tests.server import Server
 from tests.trained import SAMPLES, train_sample
 from tests.vigia_ml.client.conftest import Working, address
 from training.access import client_keys
-from training.models import Activation, ModelVersion, TrainingRun
+from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun
+from training.registry import archiving
 from vigia_ml import AsyncClient, Client
 from vigia_ml.client import (
+    Archived,
     BadRequest,
     Conflict,
     Forbidden,
@@ -105,6 +107,13 @@ def test_refusals_are_typed(server: Server, client: Client, customer: dict[str, 
     assert bad.value.details[0]["field"] == "since"
     with pytest.raises(BadRequest):
         client.activate("churn", 1, reason="")
+
+
+def test_an_archived_model_is_its_own_error(client: Client, customer: dict[str, Any]) -> None:
+    archiving.archive(RegisteredModel.objects.get(name="churn"), by=None, reason="replaced")
+    with pytest.raises(Archived) as caught:
+        client.predict("churn", customer)
+    assert (caught.value.status, caught.value.code) == (410, "archived")
 
 
 def test_the_log_is_read_page_by_page(client: Client, customers: Customers) -> None:

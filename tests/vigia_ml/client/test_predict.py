@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +21,9 @@ from tests.server import Server
 from tests.vigia_ml.client.conftest import address
 from tests.vigia_ml.client.cutting import CuttingProxy
 from training.models import ModelVersion
-from vigia_ml import AsyncClient, Client
+from vigia_ml import AsyncClient, Client, VigiaError
 from vigia_ml.client import InvalidInput, NotReachable, RateLimited, TooLarge, Unavailable
+from vigia_ml.client.core import encoded_rows
 
 Customers = Callable[[int], list[dict[str, Any]]]
 Servers = Callable[..., Server]
@@ -107,8 +110,30 @@ def test_values_of_numpy_are_sent_as_numbers(client: Client, customers: Customer
     assert same.probability == plain.probability
 
 
+def test_values_of_pandas_and_python_have_one_form_in_json() -> None:
+    import datetime as dt
+    from decimal import Decimal
+
+    import numpy as np
+    import pandas as pd
+
+    noon = "2026-01-02T12:00:00"
+    row = {
+        "times": [pd.Timestamp(noon), np.datetime64(noon), dt.datetime(2026, 1, 2, 12), dt.date(2026, 1, 2)],
+        "missing": [pd.NA, pd.NaT, None, float("nan"), np.float64("nan"), np.datetime64("NaT")],
+        "others": [np.True_, np.str_("a"), np.float32(1.5), Decimal("1.50"), np.int8(3)],
+    }
+    assert json.loads(encoded_rows([row])) == [
+        {"times": [noon] * 3 + [noon[:10]], "missing": [None] * 6, "others": [True, "a", 1.5, 1.5, 3]}
+    ]
+    for value in (np.float32("inf"), object(), 1 + 2j):
+        with pytest.raises(VigiaError) as caught:
+            encoded_rows([{"value": value}])
+        assert caught.value.code == "not_json"
+
+
 def test_a_body_that_is_too_large_is_sent_in_halves(
-    servers: Servers, churn: ModelVersion, key: str, customers: Customers
+    servers: Servers, churn: ModelVersion, key: str, customers: Customers, tmp_path: Path
 ) -> None:
     server = servers(PREDICT_MAX_ROWS="20", PREDICT_MAX_BYTES="20000")
     with Client(address(server), key) as client:
@@ -116,6 +141,11 @@ def test_a_body_that_is_too_large_is_sent_in_halves(
         assert_logged_once([f"c-{index}" for index in range(90)])
         with pytest.raises(TooLarge):
             client.predict("churn", customers(1)[0] | {"note": "x" * 30_000})
+    server = servers(TRAINING_MAX_BYTES="100000")
+    large = tmp_path / "large.csv"
+    large.write_bytes(b"tenure,churn\n" + b"1,yes\n" * 6_000_000)
+    with Client(address(server), key) as client, pytest.raises(TooLarge):
+        client.train("churn", large)
 
 
 def test_a_server_that_is_killed_and_started_again_logs_no_row_twice(

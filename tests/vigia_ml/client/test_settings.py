@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import logging
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,18 @@ def test_the_key_is_not_shown() -> None:
         assert KEY not in repr(client) + repr(vars(client)["_target"]) + str(vars(client))
 
 
+def test_the_key_is_in_no_log_and_no_error(strangers: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    first, _ = strangers
+    with Client(first.address, KEY) as client:
+        client.models()
+    with Client("http://127.0.0.1:9", KEY, retries=0) as client, pytest.raises(NotReachable) as caught:
+        client.models()
+    assert caplog.text
+    assert KEY not in caplog.text
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_unencrypted_address_is_warned_about_except_on_loopback() -> None:
     for url in (URL, "http://localhost", "http://[::1]:8000", "https://example.com"):
         Client(url, KEY).close()
@@ -103,10 +117,12 @@ class Stranger(http.server.BaseHTTPRequestHandler):
     """A server that is not Vigía's, and remembers the headers that it gets."""
 
     seen: list[dict[str, str]]
+    paths: list[str]
     answer: tuple[int, dict[str, str], bytes]
 
     def do_GET(self) -> None:
         type(self).seen.append(dict(self.headers))
+        type(self).paths.append(self.path)
         status, headers, body = type(self).answer
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
@@ -123,7 +139,7 @@ def strangers() -> Iterator[list[type[Stranger]]]:
     """Returns two handlers, each with a server of its own; `address` is theirs."""
     kinds, servers = [], []
     for name in ("First", "Second"):
-        kind = type(name, (Stranger,), {"seen": [], "answer": (200, {}, b"[]")})
+        kind = type(name, (Stranger,), {"seen": [], "paths": [], "answer": (200, {}, b"[]")})
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind)
         kind.address = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -142,6 +158,13 @@ def test_a_redirect_is_not_followed(strangers: list[Any]) -> None:
         client.models()
     assert first.seen[0]["Authorization"] == f"Token {KEY}"
     assert second.seen == []
+
+
+def test_a_service_may_lie_below_a_path(strangers: list[Any]) -> None:
+    first, _ = strangers
+    with Client(f"{first.address}/ml/vigia/", KEY) as client:
+        assert client.models() == []
+    assert first.paths == ["/ml/vigia/api/v1/models/"]
 
 
 def test_the_next_page_is_asked_for_at_the_same_address(strangers: list[Any]) -> None:

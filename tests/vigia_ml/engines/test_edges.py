@@ -273,9 +273,11 @@ def test_an_even_vote_of_a_forest_is_decided_as_in_scikit_learn() -> None:
 def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     class Nudged:
         text_columns = ()
+        classes = (False, True)
 
         def __init__(self, engine: OnnxEngine) -> None:
             self.engine = engine
+            self.classes = engine.classes
 
         def score(self, matrix: Any, texts: Any = ()) -> Any:
             scored = self.engine.score(matrix, texts)

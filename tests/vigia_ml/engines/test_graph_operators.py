@@ -117,6 +117,7 @@ CONTINUOUS_CLASSIFIERS = {
         [("a", LogisticRegression()), ("b", RandomForestClassifier(3, random_state=0))], passthrough=True
     ),
     "projected discriminants": make_pipeline(LinearDiscriminantAnalysis(), LogisticRegression()),
+    "calibrated by skl2onnx": CalibratedClassifierCV(GaussianNB(), cv=2),
     "gauss": GaussianNB(),
     "counts": MultinomialNB(),
     "complements": ComplementNB(),

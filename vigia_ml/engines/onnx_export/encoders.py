@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
-from vigia_ml.engines.onnx import INPUT
 from vigia_ml.engines.onnx_export.graph import BOOL, DOUBLE, INT64, Frame, Graph, Tensor
 from vigia_ml.schema import Column
 from vigia_ml.schema.matrix import levels_of
@@ -94,7 +93,7 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
             possible[0], possible[-1] = not column.levels, column.nullable
             per_column.append(ColumnAnswers(place, possible, answers[start:end], raised[start:end]))
             start = stop
-        return write_answers(per_column, fixed, last, INPUT, graph), used
+        return write_answers(per_column, fixed, last, frame.matrix, graph), used
 
 
 # -- calls of the fitted steps -------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import pandas as pd
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import FastICA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -30,20 +32,23 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 
-from vigia_ml.engines.onnx_export import mixed, numbers, powers
+from vigia_ml.engines.onnx_export import mixed, numbers, powers, terms
 from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_derived, linear_design
+from vigia_ml.engines.onnx_export.originals import Dicts, original_columns, rows_to_dicts, vectorize
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.engines.onnx_export.terms import TextFrame, Wide
 from vigia_ml.schema import Column
 from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
-from vigia_ml.transformers.text import CleanText, ToFloat
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
+from vigia_ml.transformers.text import CleanText, TextColumn, ToFloat
 
-Data = Frame | Tensor | Derived | Design
+Data = Frame | Tensor | Derived | Design | Dicts | Wide | TextFrame
 PASSED = (None, "passthrough")
 NOWHERE: Final = -1
 """Place of a column that is not in the matrix."""
@@ -55,11 +60,18 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
         return data
     if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
         return _looked_up([("", step)], data, graph)[0]
+    scaled = terms.scale(step, data, graph) if isinstance(data, Wide) else None
+    if scaled is not None:
+        return scaled
     known = STEPS.get(type(step))
     if known is not None:
         return known(step, data, graph)
     if isinstance(step, SelectorMixin) and type(step).transform is SelectorMixin.transform:
+        if isinstance(data, Wide):
+            return terms.select(step, data, graph)
         return numbers.select(step, graph.numbers(step, data), graph)
+    if isinstance(step, HashingVectorizer):
+        raise graph.cannot(step, "hashes its words: use TfidfVectorizer or CountVectorizer, which compile")
     return foreign(step, "transform", graph.numbers(step, data), graph)
 
 
@@ -91,13 +103,15 @@ def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
 
 def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
+    if isinstance(data, Wide):
+        data = data.dense(step, graph)
     if not isinstance(data, Tensor | Frame | Derived):
         raise graph.cannot(step, "takes single columns, and the step before it returns none")
     if isinstance(data, Tensor):
         names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
     else:
         names, width = data.names, len(data.names)
-    parts = []
+    parts: list[Tensor | Wide] = []
     for name, part, columns in step.transformers_:
         if part == "drop":
             continue
@@ -105,27 +119,33 @@ def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
         if not positions:
             continue
         with graph.step(name):
-            result = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
+            result = _numbers(part, transform(part, _pick(data, positions, graph), graph), graph)
             parts.append(_weighted(result, weights.get(name), graph))
     if not parts:
         raise graph.cannot(step, "leaves no column")
-    return graph.concat(parts)
+    return terms.joined(parts, graph)
 
 
 def _union(step: FeatureUnion, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
-    parts = []
+    parts: list[Tensor | Wide] = []
     for name, part in step.transformer_list:
         if part != "drop":
             with graph.step(name):
-                result = graph.numbers(part, transform(part, data, graph))
+                result = _numbers(part, transform(part, data, graph), graph)
                 parts.append(_weighted(result, weights.get(name), graph))
-    return graph.concat(parts)
+    return terms.joined(parts, graph)
 
 
-def _weighted(data: Tensor, weight: float | None, graph: Graph) -> Tensor:
+def _numbers(step: Any, data: Data, graph: Graph) -> Tensor | Wide:
+    return data if isinstance(data, Wide) else graph.numbers(step, data)
+
+
+def _weighted(data: Tensor | Wide, weight: float | None, graph: Graph) -> Tensor | Wide:
     if weight is None:
         return data
+    if isinstance(data, Wide):
+        return data.scaled(np.full(data.width, float(weight)), graph)
     name = graph.node("Mul", data.name, graph.constant(weight))
     return Tensor(name, data.width, data.limit * abs(weight))
 
@@ -285,6 +305,20 @@ def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     return linear_design(step, data, graph)
 
 
+def _text_column(step: TextColumn, data: Data, graph: Graph) -> Data:
+    frame = _frame(step, data, graph)
+    names = frame.names if step.column is None else (step.column,)
+    if len(names) != 1 or names[0] not in frame.names:
+        raise graph.cannot(step, "takes one column: name it (column=)")
+    return TextFrame(frame.pick([frame.names.index(names[0])]), step.missing)
+
+
+def _vectorize(step: DictVectorizer, data: Data, graph: Graph) -> Data:
+    if not isinstance(data, Dicts):
+        raise graph.cannot(step, "takes dicts: put RowsToDicts (vigia_ml.transformers.original) before it")
+    return vectorize(step, data, graph)
+
+
 def _frame(step: Any, data: Data, graph: Graph) -> Frame:
     if not isinstance(data, Frame):
         raise graph.cannot(step, "takes columns by name, and the step before it returns none")
@@ -316,4 +350,9 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     OutOfFoldEstimate: _out_of_fold,
     CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
+    OriginalColumns: lambda step, data, graph: original_columns(step, _frame(step, data, graph), graph),
+    RowsToDicts: lambda step, data, graph: rows_to_dicts(step, _frame(step, data, graph), graph),
+    DictVectorizer: _vectorize,
+    TextColumn: _text_column,
+    **terms.STEPS,
 }
