@@ -14,7 +14,7 @@ from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.faults import read_all
 from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_decoder import Rows
-from vigia_ml.schema.wrapping import refuse_wrapped
+from vigia_ml.schema.wrapping import unwrapped
 
 
 def read_body(served: Served, body: bytes) -> Rows:
@@ -40,13 +40,9 @@ def read_body(served: Served, body: bytes) -> Rows:
 def read_json(served: Served, data: object) -> Rows:
     """Returns the rows of a decoded object or array of objects, all valid; see `read_body`."""
     if isinstance(data, dict):
-        refuse_wrapped(
-            data,
-            lambda name: served.schema.role(name) != "unknown",
-            "the array of objects itself, or one object",
-            columns=True,
+        data = unwrapped(
+            data, served.schema.declares, _check_count, "the array of objects itself, or one object"
         )
-        data = [data]
     if not isinstance(data, list):
         raise InvalidRows.single(None, "not_an_object", "send a JSON object or an array of objects")
     if not data:

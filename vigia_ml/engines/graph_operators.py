@@ -316,25 +316,6 @@ def _svm_regressor(node: Node) -> list[Made]:
     return [(FLOAT, (-1, 1))]
 
 
-def _imputer(node: Node) -> list[Made]:
-    node.only("imputed_value_floats", "replaced_value_float")
-    (source,) = node.take(1)
-    node.alike([source], [FLOAT])
-    if len(node.floats("imputed_value_floats")) not in (1, node.columns(source)):
-        raise node.bad("has arrays of different lengths")
-    return [(FLOAT, source.shape)]
-
-
-def _scaler(node: Node) -> list[Made]:
-    node.only("offset", "scale")
-    (source,) = node.take(1)
-    node.alike([source], FLOATS)
-    width, sizes = node.columns(source), {len(node.floats(name)) for name in ("offset", "scale")}
-    if len(sizes) > 1 or not sizes <= {1, width}:
-        raise node.bad("has arrays of different lengths")
-    return [(FLOAT, source.shape)]
-
-
 RULES: Final[dict[tuple[str, str], Rule]] = {
     **{("", name): _unary((*FLOATS, INT64, BOOL)) for name in ("Identity",)},
     **{
@@ -359,8 +340,6 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     ("", "CumSum"): _cumsum,
     (ML, "TreeEnsemble"): _trees,
     (ML, "ArrayFeatureExtractor"): _extract,
-    (ML, "Imputer"): _imputer,
-    (ML, "Scaler"): _scaler,
     (ML, "SVMClassifier"): _svm_classifier,
     (ML, "SVMRegressor"): _svm_regressor,
 }

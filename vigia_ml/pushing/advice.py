@@ -26,7 +26,7 @@ _BY_STEP: Final = {
     "DictVectorizer": "fit on the frame itself, with OneHotEncoder in a ColumnTransformer",
     "DummyClassifier": "the service computes this baseline for every model by itself",
     "DummyRegressor": "the service computes this baseline for every model by itself",
-    "GaussianProcessClassifier": "SVC(probability=True) and MLPClassifier compile",
+    "GaussianProcessClassifier": f"MLPClassifier compiles; {_TREES}",
     "GaussianProcessRegressor": "SVR and KernelRidge compile",
     "HashingVectorizer": "TfidfVectorizer and CountVectorizer compile",
     "FeatureHasher": "OneHotEncoder(handle_unknown='ignore', max_categories=…) compiles",
@@ -84,7 +84,7 @@ _BY_REASON: Final = (
     ),
     (r"categories that are texts", "convert the column before you fit, e.g. X[…] = X[…].astype('float64')"),
     (
-        r"compares numbers that an earlier step computes in single precision",
+        r"compares numbers that an earlier step computes with rounding",
         "trees need no scaling: leave that step out",
     ),
     (

@@ -1,4 +1,4 @@
-"""What a fitted estimator is: its task, its steps in words, the model within a tuned threshold."""
+"""The task of a fitted estimator, its steps in words, the model within a tuned threshold."""
 
 from __future__ import annotations
 

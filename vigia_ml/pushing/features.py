@@ -1,4 +1,4 @@
-"""What a fitted pipeline reads: the columns, their order, and the form of its rows. No Django here."""
+"""The columns that a fitted pipeline reads, their order, and the form of its rows. No Django here."""
 
 from __future__ import annotations
 

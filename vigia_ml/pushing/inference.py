@@ -143,7 +143,7 @@ def _tuples(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_name(name: str, *, declared: bool) -> None:
     """Raises `NotPushable` for a feature's name that a schema cannot have."""
-    if is_written_index(name) and not declared:
+    if (not name or is_written_index(name)) and not declared:
         raise NotPushable(
             f"X holds the column {name!r}, which is the index that pandas wrote to the file",
             advice="read the file with index_col=0 (or drop the column) and fit again; if it is a feature, "

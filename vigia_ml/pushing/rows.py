@@ -46,7 +46,9 @@ def rows_of(
     cells: list[list[Any]] = []
     for name, values in frame.items():
         role, column = schema.resolve(str(name))
-        if (role == "target" and not with_target) or (role == "unknown" and is_written_index(str(name))):
+        if (role == "target" and not with_target) or (
+            is_written_index(str(name)) and not schema.declares(str(name))
+        ):
             continue
         names.append(str(name))
         cells.append(json_values(values, column))
@@ -73,7 +75,9 @@ def rows_of_records(
             if name not in columns:
                 columns[name] = schema.resolve(str(name))
             role, column = columns[name]
-            if (role == "target" and not with_target) or (role == "unknown" and is_written_index(str(name))):
+            if (role == "target" and not with_target) or (
+                is_written_index(str(name)) and not schema.declares(str(name))
+            ):
                 continue
             row[str(name)] = shaped([json_value(cell, name)], column)[0]
         rows.append(row)

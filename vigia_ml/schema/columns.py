@@ -139,7 +139,8 @@ class Column:
     def from_json(self, value: Any) -> Value:
         """Converts a decoded JSON value to this column's value.
 
-        Strict: a number in quotes, ``true`` and ``NaN`` are not numbers.
+        Strict: a number in quotes and ``true`` are not numbers. ``NaN``, which Python's json writes for
+        pandas' missing values, is null where the column may be null.
 
         Raises
         ------
@@ -149,6 +150,8 @@ class Column:
             if self.nullable:
                 return None
             raise self._bad("null_not_allowed", "must not be null", value)
+        if self.nullable and isinstance(value, float) and math.isnan(value):
+            return None
         if self.is_numeric:
             return self._number_json(value)
         return self._boolean_json(value) if self.type == "boolean" else self._text_json(value)

@@ -122,7 +122,8 @@ class CsvReader:
     def _check_header(self, sample: Sequence[Row]) -> list[tuple[str, Column | None]]:
         """Returns (role, column) per position; missing, unknown and duplicate columns raise `InvalidRows`.
 
-        A column without a name or a value is ``nameless`` and is skipped. An ignored column has no column.
+        A column without a name or a value is ``nameless`` and is skipped. An ignored column has no column. A
+        first column of whole numbers without a name is the index that pandas wrote, and is ignored.
         """
         schema = self.schema
         faults: list[Fault] = []
@@ -131,6 +132,9 @@ class CsvReader:
         for place, name in enumerate(self.header):
             if len(faults) > REPORTED_FAULTS:
                 break
+            if not name and not self._knows(name) and place == 0 and _is_index(sample):
+                roles.append(("ignored", None))
+                continue
             if not name and not self._knows(name):
                 roles.append(("nameless", None))
                 filled = next((row for row in sample if len(row[1]) > place and row[1][place].strip()), None)
@@ -303,6 +307,11 @@ class _Memo(dict[str, "Value | Fault"]):
 
 
 _UNNAMED: Final = "a column without a name holds a value: name the column or delete it"
+
+
+def _is_index(sample: Sequence[Row]) -> bool:
+    """Returns whether the first cells of all rows are whole numbers, as in the index of a frame."""
+    return bool(sample) and all(cells and cells[0].strip().isdecimal() for _, cells in sample)
 
 
 def _memo(name: str, role: str, column: Column | None, numbers: NumberFormat) -> _Memo | None:

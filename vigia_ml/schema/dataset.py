@@ -12,6 +12,7 @@ from typing import Any
 from vigia_ml.schema.columns import BadValue, Column, Seen, Value, written_name
 from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, clip, echo
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
+from vigia_ml.schema.wrapping import is_written_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,15 @@ class DatasetSchema:
     def resolve(self, name: str) -> tuple[str, Column | None]:
         """Returns (role, column) of a CSV column or JSON field.
 
-        The role is feature, target, weight, key, ignored or unknown; the first three have a column.
+        The role is feature, target, weight, key, ignored or unknown; the first three have a column. The index
+        that pandas wrote beside the columns is ignored, unless the schema declares its name.
         """
-        return self._resolved.get(name) or self._resolved.get(self._fold(name), ("unknown", None))
+        found = self._resolved.get(name) or self._resolved.get(self._fold(name))
+        return found or ("ignored" if is_written_index(name) else "unknown", None)
+
+    def declares(self, name: str) -> bool:
+        """Returns whether `name` is a name or alias of this schema."""
+        return name in self._resolved or self._fold(name) in self._resolved
 
     def find(self, name: str) -> Column | None:
         """Returns the feature with the name or alias `name`, or None."""

@@ -189,36 +189,101 @@ def test_a_good_active_version_gets_no_warning(churn: ModelVersion) -> None:
 PREDICT = "/api/v1/models/churn/predictions/"
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
-    ("shape", "wrapper"),
+    "shape",
     [
-        ("split", 'orient="split"'), ("indexed", 'orient="split"'), ("table", 'orient="table"'),
-        ("instances", '"instances"'), ("inputs", '"inputs"'), ("dataframe_split", '"dataframe_split"'),
-        ("dataframe_records", '"dataframe_records"'), ("columns", "one array per column"),
-        ("by index", "one array per column"),
+        "split", "indexed", "instances", "inputs", "inputs by column", "dataframe_split", "dataframe_records",
+        "columns", "by index",
     ],
 )  # fmt: skip
-def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_rejected_with_the_accepted_form(
-    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str, wrapper: str
+def test_rows_in_the_wrappers_of_pandas_or_other_servers_are_answered(
+    churn: ModelVersion, post: Post, customer: dict[str, Any], shape: str
 ) -> None:
-    split = {"columns": list(customer), "data": [list(customer.values())]}
+    other = customer | {"tenure": 3}
+    rows = [customer, other]
+    split = {"columns": list(customer), "data": [list(customer.values()), list(other.values())]}
+    columns = {name: [row[name] for row in rows] for name in customer}
     bodies: dict[str, Any] = {
         "split": split,
-        "indexed": split | {"index": [0]},
-        "table": {"schema": {"fields": []}, "data": [customer]},
-        "instances": {"instances": [customer]},
-        "inputs": {"inputs": [customer]},
+        "indexed": split | {"index": [0, 1]},
+        "instances": {"instances": rows},
+        "inputs": {"inputs": rows},
+        "inputs by column": {"inputs": columns},
         "dataframe_split": {"dataframe_split": split},
-        "dataframe_records": {"dataframe_records": [customer]},
-        "columns": {name: [value] for name, value in customer.items()},
-        "by index": {name: {"0": value} for name, value in customer.items()},
+        "dataframe_records": {"dataframe_records": rows},
+        "columns": columns,
+        "by index": {name: dict(zip("01", values, strict=True)) for name, values in columns.items()},
     }
-    error = assert_error(post(PREDICT, bodies[shape]), 400, "invalid_input")
+    plain = post(PREDICT, rows).json()["predictions"]
+    answered = post(PREDICT, bodies[shape])
+    assert answered.status_code == 200, answered.content
+    given = answered.json()["predictions"]
+    assert [each["probability"] for each in given] == [each["probability"] for each in plain]
+    assert Prediction.objects.count() == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"schema": {"fields": []}, "data": [{}]}, 'orient="table"'),
+        ({"rows": [{}]}, '"rows"'),
+        ({"instances": [[1, 2, 3]]}, "objects with the names of the columns, not lists of values"),
+        ({"instances": [{}], "signature_name": "x"}, "other fields beside it; leave out signature_name"),
+        ({"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]}, "tensors"),
+        ({"columns": ["tenure"], "data": [[1, 2]]}, 'row 0 of "data" holds 2 values; "columns" has 1 names'),
+        ({"columns": ["tenure"], "data": [1]}, 'row 0 of "data" holds no array'),
+        ({"columns": [1], "data": [[1]]}, '"columns" must be an array of names'),
+        ({"inputs": {"tenure": [1], "gender": ["a", "b"]}}, "the columns have different lengths"),
+        ({"inputs": {"tenure": {"0": 1}, "gender": {"1": "a"}}}, "the columns hold different rows"),
+    ],
+)
+def test_wrapped_rows_that_are_not_read_are_refused_with_the_accepted_form(
+    churn: ModelVersion, post: Post, body: Any, message: str
+) -> None:
+    error = assert_error(post(PREDICT, body), 400, "invalid_input")
     assert [fault["code"] for fault in error["details"]] == ["wrapped_rows"]
-    assert wrapper in error["message"]
-    assert "send the array of objects itself" in error["message"]
-    assert 'df.to_json(orient="records")' in error["message"]
-    assert not Prediction.objects.exists()
+    assert message in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"instances": []}, "empty_array"),
+        ({"columns": ["tenure"], "data": []}, "empty_array"),
+        ({"inputs": {"tenure": []}}, "empty_array"),
+        ({"columns": ["tenure", "tenure"], "data": [[1, 2]]}, "duplicate_field"),
+    ],
+)
+def test_wrapped_rows_without_a_row_or_with_equal_names_are_refused(
+    churn: ModelVersion, post: Post, body: Any, code: str
+) -> None:
+    error = assert_error(post(PREDICT, body), 400, "invalid_input")
+    assert [fault["code"] for fault in error["details"]] == [code]
+
+
+def test_a_fault_in_wrapped_rows_has_the_position_of_its_row(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    body = {"instances": [customer, customer | {"tenure": "x"}]}
+    error = assert_error(post(PREDICT, body), 400, "invalid_input")
+    assert [(fault["row"], fault["field"]) for fault in error["details"]] == [(1, "tenure")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_index_that_pandas_wrote_is_not_read(
+    churn: ModelVersion, post: Post, client: Any, customer: dict[str, Any]
+) -> None:
+    for name in ("Unnamed: 0", "index", "level_0"):
+        for _ in range(3):  # the third body is read by a compiled spelling
+            assert post(PREDICT, {name: 7} | customer).status_code == 200
+    table = ",".join(["", *customer]) + "\n" + ",".join(map(str, ["0", *customer.values()])) + "\n"
+    for text in (table, "Unnamed: 0" + table):
+        answered = post(PREDICT, text.encode(), content_type="text/csv")
+        assert answered.status_code == 200, answered.content
+    named = table.replace("\n0,", "\nx7,")
+    error = assert_error(post(PREDICT, named.encode(), content_type="text/csv"), 400, "invalid_input")
+    assert "a column without a name holds a value" in error["message"]
 
 
 def test_training_evaluations_and_outcomes_also_name_the_accepted_form(

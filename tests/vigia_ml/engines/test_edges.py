@@ -41,6 +41,7 @@ from sklearn.preprocessing import (
     StandardScaler,
     TargetEncoder,
 )
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from tests.conftest import Post
@@ -49,6 +50,7 @@ from training.models import ModelVersion
 from vigia_ml.engines import PARITY_PROTOCOL, edges, parity
 from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
+from vigia_ml.engines.onnx_export.graph import Graph, Tensor
 from vigia_ml.engines.selection import choose
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.schema import Column, DatasetSchema
@@ -128,16 +130,22 @@ COMPILED = {
     "histograms": (MinMaxScaler(), HistGradientBoostingClassifier(max_iter=10, random_state=1)),
     "a selector and a forest": (SelectKBest(k=3), RandomForestClassifier(5, random_state=1)),
     "a forest behind sums": (StandardScaler(), PCA(3), RandomForestClassifier(5, random_state=1)),
-    "a threshold in naive Bayes": (BernoulliNB(binarize=0.7),),
     "a continuous step of skl2onnx": (GaussianNB(),),
     "calibrated smoothly": (CalibratedClassifierCV(logistic(), cv=2),),
+    "a threshold in naive Bayes": (BernoulliNB(binarize=0.7),),
+    "trees in a bag": (BaggingClassifier(n_estimators=2, random_state=1),),
+    "a forest that is calibrated": (CalibratedClassifierCV(RandomForestClassifier(2, random_state=1), cv=2),),
+    "a tree in a stack": (
+        StackingClassifier([("a", logistic()), ("b", DecisionTreeClassifier(random_state=1))], cv=2),
+    ),
 }
 LEFT = {
     "neighbours": (KNeighborsClassifier(),),
-    "trees in a bag": (BaggingClassifier(n_estimators=2),),
+    "trees behind a step that rounds": (PowerTransformer(), HistGradientBoostingClassifier(max_iter=5)),
     "calibrated by steps": (CalibratedClassifierCV(logistic(), method="isotonic", cv=2),),
-    "a forest that is calibrated": (CalibratedClassifierCV(RandomForestClassifier(2), cv=2),),
-    "a tree in a stack": (StackingClassifier([("a", logistic()), ("b", DecisionTreeClassifier())], cv=2),),
+    "trees behind a stack": (
+        StackingClassifier([("a", logistic())], final_estimator=DecisionTreeClassifier(), cv=2),
+    ),
     "quantiles with ties": (QuantileTransformer(n_quantiles=20), logistic()),
     "neighbours for nulls": (KNNImputer(), logistic()),
     "a sentinel": (SimpleImputer(missing_values=0.7, add_indicator=True), logistic()),
@@ -147,7 +155,6 @@ LEFT = {
     ),
     "a function with jumps": (FunctionTransformer(np.floor), logistic()),
     "bins of singles": (on(["score"], binned(encode="ordinal", dtype=np.float32)), logistic()),
-    "trees behind a step that rounds": (PowerTransformer(), HistGradientBoostingClassifier(max_iter=5)),
 }
 
 
@@ -287,14 +294,26 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     assert verdict.reason.startswith("the decision differs in ")
 
 
+def test_a_step_that_compares_takes_no_number_that_was_rounded_before() -> None:
+    graph = Graph()
+    rounded = graph.node("Abs", "matrix")
+    graph.mark_rough(rounded)
+    after = Tensor(graph.node("Neg", rounded), 1, 1.0)
+    with pytest.raises(NotConvertible, match="an earlier step computes with rounding"):
+        graph.must_be_exact(Binarizer(), after)
+    graph.must_be_exact(Binarizer(), Tensor(graph.node("Neg", "matrix"), 1, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_reason_advises_bounds_for_numbers_without_them() -> None:
     """The largest number overflows in a step, and only one of the engines rejects it."""
     free = DatasetSchema(tuple(Column(each, "number") for each in table()), Column("buys", "boolean"))
-    pipeline = make_pipeline(PowerTransformer(), StandardScaler(), logistic()).fit(table(), bought())
+    vectors = SVC(kernel="poly", probability=True, random_state=0)
+    pipeline = make_pipeline(StandardScaler(), vectors).fit(table(), bought())
     free = free.learn({each.name: fitting.seen(each, table()[each.name]) for each in free.columns})
     choice = choose(pipeline, free, "binary", table().iloc[:50], seed=1)
     assert choice.engine == "sklearn"
-    assert "declare bounds (minimum, maximum) of visits" in choice.reason
+    assert "declare bounds (minimum, maximum) of " in choice.reason
 
 
 # -- through the API -----------------------------------------------------------------------------------

@@ -13,12 +13,19 @@ import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
+from sklearn.decomposition import PCA, FastICA, IncrementalPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
-from sklearn.ensemble import StackingClassifier, StackingRegressor
+from sklearn.ensemble import (
+    BaggingClassifier,
+    BaggingRegressor,
+    RandomForestClassifier,
+    StackingClassifier,
+    StackingRegressor,
+)
 from sklearn.feature_selection import SelectKBest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.impute import SimpleImputer
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import (
     BayesianRidge,
     HuberRegressor,
@@ -28,20 +35,24 @@ from sklearn.linear_model import (
     Ridge,
     SGDClassifier,
 )
-from sklearn.naive_bayes import ComplementNB, GaussianNB, MultinomialNB
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import BernoulliNB, ComplementNB, GaussianNB, MultinomialNB
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
+    FunctionTransformer,
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     PolynomialFeatures,
     PowerTransformer,
     RobustScaler,
     StandardScaler,
 )
 from sklearn.svm import SVC, SVR, NuSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from tests.vigia_ml.engines.test_onnx_export import (
     CLASSIFIERS,
@@ -72,6 +83,14 @@ CONTINUOUS_REGRESSIONS = {
     "tanh": MLPRegressor(hidden_layer_sizes=(5,), activation="tanh", max_iter=50),
     "vectors": SVR(),
     "polynomial vectors": SVR(kernel="poly"),
+    "sigmoid vectors": SVR(kernel="sigmoid"),
+    "ridge of kernels": KernelRidge(kernel="rbf"),
+    "bag": BaggingRegressor(LinearRegression(), n_estimators=3, random_state=0),
+    "norms": make_pipeline(Normalizer(), LinearRegression()),
+    "logarithms": make_pipeline(
+        FunctionTransformer(np.exp), PowerTransformer("box-cox", standardize=False), LinearRegression()
+    ),
+    "independent components": make_pipeline(FastICA(2, random_state=0), LinearRegression()),
     "stack": StackingRegressor([("a", LinearRegression()), ("b", BayesianRidge())]),
     "power": make_pipeline(PowerTransformer(), LinearRegression()),
     "components": make_pipeline(PCA(2), LinearRegression()),
@@ -87,6 +106,17 @@ CONTINUOUS_REGRESSIONS = {
 }
 CONTINUOUS_CLASSIFIERS = {
     "calibrated": CalibratedClassifierCV(LogisticRegression(), cv=2),
+    "calibrated forest": CalibratedClassifierCV(RandomForestClassifier(3, random_state=0), cv=2),
+    "calibrated pipeline": CalibratedClassifierCV(
+        make_pipeline(StandardScaler(), LogisticRegression()), cv=2
+    ),
+    "one against the others": OneVsRestClassifier(LogisticRegression()),
+    "presence": BernoulliNB(),
+    "bag": BaggingClassifier(DecisionTreeClassifier(max_depth=3), n_estimators=3, random_state=0),
+    "stack with a forest": StackingClassifier(
+        [("a", LogisticRegression()), ("b", RandomForestClassifier(3, random_state=0))], passthrough=True
+    ),
+    "projected discriminants": make_pipeline(LinearDiscriminantAnalysis(), LogisticRegression()),
     "calibrated by skl2onnx": CalibratedClassifierCV(GaussianNB(), cv=2),
     "gauss": GaussianNB(),
     "counts": MultinomialNB(),

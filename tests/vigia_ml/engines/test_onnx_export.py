@@ -314,9 +314,9 @@ REFUSED = {
         ),
         r"\(HistGradientBoostingRegressor\) splits by sets of categories: encode them",
     ),
-    "texts and numbers in one encoder": (
-        make_pipeline(ColumnTransformer([("both", one_hot(), ["count", "colour"])]), Ridge()),
-        r"\(OneHotEncoder\) takes texts and numbers together",
+    "texts and numbers in one cleaning": (
+        make_pipeline(ColumnTransformer([("both", CleanText(), ["count", "colour"])]), one_hot(), Ridge()),
+        r"\(CleanText\) takes texts and numbers together",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What cannot be pushed is refused with the reason and what would work."""
+"""Refusals of a push name the reason and what would work."""
 
 from __future__ import annotations
 

@@ -94,9 +94,17 @@ def calibrated(model: CalibratedClassifierCV, data: Any, graph: Graph, answer: A
             negative = graph.node("Sub", graph.constant(1.0), result)
             result = graph.concat([Tensor(negative, 1, 1.0), Tensor(result, 1, 1.0)]).name
         else:
-            result = graph.node("Div", result, _sum(result, graph))
+            result = shares_or_equal(result, width, graph)
         total = graph.node("Add", total, result) if total else result
     return Tensor(graph.node("Div", total, graph.constant(float(len(members)))), width, 1.0)
+
+
+def shares_or_equal(name: str, width: int, graph: Graph) -> str:
+    """Writes numbers (n, k) divided by their sum; equal shares where all are 0, as calibration does."""
+    total = _sum(name, graph)
+    is_zero = graph.node("Equal", total, graph.constant(0.0))
+    divided = graph.node("Div", name, graph.node("Where", is_zero, graph.constant(1.0), total))
+    return graph.node("Where", is_zero, graph.constant(1.0 / width), divided)
 
 
 def _sum(name: str, graph: Graph) -> str:

@@ -31,6 +31,8 @@ from vigia_ml.transformers.as_fitted import Relabelled
 from vigia_ml.transformers.original import OriginalClasses
 
 Writer = Callable[[Any, Data, Graph], Tensor]
+# A larger sum may come from an infinite input, which scikit-learn rejects.
+LARGEST_SUM = 1e300
 
 
 def answer(model: Any, data: Data, graph: Graph) -> Tensor:
@@ -53,19 +55,19 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
         return answer(last, data, graph)
 
 
+def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator_, data, graph)
+    if list(model.order) == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
+
+
 def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tensor:
     result = answer(model.estimator, data, graph)
     order = list(model.order)
     if order == list(range(result.width)):
         return result
     return Tensor(graph.gather(result.name, order), len(order), result.limit)
-
-
-def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
-    result = answer(model.estimator_, data, graph)
-    if list(model.order) == list(range(result.width)):
-        return result
-    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -120,6 +122,17 @@ def _logistic(model: linear_model.LogisticRegression, data: Data, graph: Graph) 
     return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
 
 
+def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
+    if isinstance(model, svm.SVR | svm.NuSVR) and model.kernel == "sigmoid":
+        return foreign(model, "predict", graph.numbers(model, data), graph)
+    return kernels.machine(model, graph.numbers(model, data), graph)
+
+
+def _combined(write: Callable[[Any, Any, Graph, Any], Tensor]) -> Writer:
+    """Returns the writer of an estimator that combines others."""
+    return lambda model, data, graph: write(model, data, graph, answer)
+
+
 def _descent(model: linear_model.SGDClassifier, data: Data, graph: Graph) -> Tensor:
     if model.loss != "log_loss":
         return foreign(model, "predict_proba", graph.numbers(model, data), graph)
@@ -139,8 +152,12 @@ def _calibrated(model: CalibratedClassifierCV, data: Data, graph: Graph) -> Tens
         scores = _linear(each.estimator, data, graph)
         slopes, offsets = ([-getattr(one, name) for one in each.calibrators] for name in ("a_", "b_"))
         calibrated = graph.node("Sigmoid", affine(scores, graph, times=slopes, plus=offsets).name)
-        part = _two(calibrated, graph) if classes == 2 else _shares(calibrated, classes, graph)
-        total = graph.node("Add", total, part.name) if total else part.name
+        part = (
+            _two(calibrated, graph).name
+            if classes == 2
+            else ensembles.shares_or_equal(calibrated, classes, graph)
+        )
+        total = graph.node("Add", total, part) if total else part
     return Tensor(graph.node("Div", total, graph.constant(float(len(members)))), classes, 1.0)
 
 
@@ -184,15 +201,6 @@ def _bayes(model: Any, data: Data, weights: Any, prior: Any, graph: Graph) -> Te
         raise graph.cannot(model, "knows a class without rows")
     scores = _product(model, data, weights, prior, graph)
     return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
-
-
-def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
-    return kernels.machine(model, graph.numbers(model, data), graph)
-
-
-def _combined(write: Callable[[Any, Any, Graph, Any], Tensor]) -> Writer:
-    """Returns the writer of an estimator that combines others."""
-    return lambda model, data, graph: write(model, data, graph, answer)
 
 
 def _two(positive: str, graph: Graph) -> Tensor:
@@ -286,8 +294,8 @@ LINEAR_CLASSIFIERS: Final = (
 )
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
-    OriginalClasses: _original_classes,
     Relabelled: _relabelled,
+    OriginalClasses: _original_classes,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),
@@ -298,16 +306,16 @@ MODELS: Final[dict[type, Writer]] = {
     **dict.fromkeys((linear_model.Lasso, linear_model.LassoCV), _linear),
     **dict.fromkeys((linear_model.ElasticNet, linear_model.ElasticNetCV), _linear),
     **dict.fromkeys((linear_model.LogisticRegression, linear_model.LogisticRegressionCV), _logistic),
-    CalibratedClassifierCV: _calibrated,
-    linear_model.SGDClassifier: _descent,
-    linear_model.SGDRegressor: _linear,
-    **dict.fromkeys((naive_bayes.MultinomialNB, naive_bayes.ComplementNB), _multinomial_bayes),
-    naive_bayes.BernoulliNB: _bernoulli_bayes,
     LinearDiscriminantAnalysis: _logistic,
     **dict.fromkeys((svm.SVR, svm.NuSVR, KernelRidge), _kernel),
     **dict.fromkeys((ensemble.StackingClassifier, ensemble.StackingRegressor), _combined(ensembles.stacking)),
     **dict.fromkeys((ensemble.BaggingClassifier, ensemble.BaggingRegressor), _combined(ensembles.bagging)),
     OneVsRestClassifier: _combined(ensembles.one_versus_rest),
+    CalibratedClassifierCV: _calibrated,
+    linear_model.SGDClassifier: _descent,
+    linear_model.SGDRegressor: _linear,
+    **dict.fromkeys((naive_bayes.MultinomialNB, naive_bayes.ComplementNB), _multinomial_bayes),
+    naive_bayes.BernoulliNB: _bernoulli_bayes,
     **dict.fromkeys((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _forest),
     **dict.fromkeys((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _forest),
     **dict.fromkeys((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _forest),

@@ -240,7 +240,7 @@ class Graph:
         while waiting:
             name = waiting.pop()
             if name in self._rough:
-                raise self.cannot(step, "compares numbers that an earlier step computes in single precision")
+                raise self.cannot(step, "compares numbers that an earlier step computes with rounding")
             if name not in visited:
                 visited.add(name)
                 waiting += producers.get(name, ())
