@@ -43,6 +43,7 @@ LEVELS: Final = 50
 SLACK: Final = 1e-9
 """Answers that differ by at most this share of the largest one are equal: engines add terms in another
 order."""
+_MOMENT_TYPES: Final[dict[str, MomentType]] = {"date": "date", "datetime": "datetime"}
 _DATE_AND_TIME: Final = (len("2026-11-30"), len("2026-11-30 05:18"), len("2026-11-30 05:18:09"))
 DEVIATIONS: Final = 2.0
 """Standard deviations by which a heavy value's rows exceed those of an equally filled bin."""
@@ -69,6 +70,11 @@ class Bins:
     def size(self) -> int:
         """Number of bins, including the bin of missing values."""
         return len(self.named) + 3 if self.kind == "level" else self._own + bool(self.gaps) + 1
+
+    @property
+    def moment_type(self) -> MomentType | None:
+        """The type of a column of dates; None for any other."""
+        return _MOMENT_TYPES.get(self.kind)
 
     @property
     def missing(self) -> int:
@@ -166,7 +172,7 @@ class Bins:
 
     def _interval_labels(self) -> list[str]:
         if not self.edges:
-            return [f"any {self.kind if self.kind in ('date', 'datetime') else 'number'}"]
+            return [f"any {self.moment_type or 'number'}"]
         singles = [False, *map(self.is_single, range(1, len(self.edges))), False]
         words = self._edge_words(singles)
         labels = [f"below {words[0]}"]
@@ -189,9 +195,9 @@ class Bins:
                 numbers[at - 1] = numbers[at] = (low + high) / 2 if self.slack else low
         different = sorted(set(numbers))
         shown = (
-            _moment_words(different, self.kind)
-            if self.kind == "date" or self.kind == "datetime"
-            else _distinct_words(different)
+            _distinct_words(different)
+            if self.moment_type is None
+            else _moment_words(different, self.moment_type)
         )
         words = dict(zip(different, shown, strict=True))
         return [words[number] for number in numbers]

@@ -367,8 +367,8 @@ def _by_bin(name: str, bins: Bins, cells: Sequence[Any]) -> Iterator[_Cells]:
     else:
         if bins.kind == "length":
             cells = [None if cell is None else len(label_text(cell)) for cell in cells]
-        elif bins.kind == "date" or bins.kind == "datetime":
-            cells = [None if cell is None else moments.code(cell, bins.kind) for cell in cells]
+        elif (kind := bins.moment_type) is not None:
+            cells = [None if cell is None else moments.code(cell, kind) for cell in cells]
         numbers = np.array(cells, dtype=np.float64)  # None is NaN; the log holds an infinite number as text
         places = bins.of_numbers(numbers)
         sums = np.bincount(places, np.clip(np.nan_to_num(numbers), -LARGEST, LARGEST))

@@ -307,8 +307,8 @@ def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str
         sentences.append(f"Small but significant changes in {_named(small)}.")
     if forward:
         sentences.append(
-            f"At least {_percent(FORWARD)} of the dates in {_named(forward)} are later than all training rows: time "
-            "passes, so this is no drift."
+            f"At least {_percent(FORWARD)} of the dates in {_named(forward)} are later than all training "
+            "rows: time passes, so this is no drift."
         )
     if moved or matters:
         return DRIFT, " ".join(sentences)

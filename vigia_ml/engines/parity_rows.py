@@ -21,8 +21,8 @@ TEXT_ROWS: Final = 200  # rows with altered texts
 RANDOM: Final = "a random row"
 UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
 SPECIAL_DAYS: Final = (
-    "1899-12-31", "1900-02-28", "1900-03-01", "1969-12-31", "1970-01-01", "2000-02-29", "2000-12-31", "2023-12-31",
-    "2024-02-29", "2024-03-01", "2024-12-31", "2100-02-28", "2100-03-01",
+    "1899-12-31", "1900-02-28", "1900-03-01", "1969-12-31", "1970-01-01", "2000-02-29", "2000-12-31",
+    "2023-12-31", "2024-02-29", "2024-03-01", "2024-12-31", "2100-02-28", "2100-03-01",
 )  # fmt: skip
 """Ends of months and years, among them those of leap years and of centuries."""
 SPECIAL_TIMES: Final = {"date": ("",), "datetime": ("", "T00:59:59", "T23:59:59.999999")}
@@ -158,7 +158,7 @@ def _special(column: Column) -> list[Any]:
 
 
 def _special_moments(column: Column) -> list[float]:
-    """Returns the codes of a column's bounds, of the training range's ends, and of ends of months and years."""
+    """Returns the codes of a column's bounds, of its training range's ends, of ends of months and years."""
     kind = column.moment_type
     low, high = edges.bounds(column)
     ends = [LOWEST[kind], HIGHEST[kind]]

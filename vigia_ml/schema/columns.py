@@ -54,8 +54,8 @@ class BadValue(Exception):
 class Seen:
     """Range and levels of one column in the training data; stored with the version.
 
-    minimum, maximum : range of the finite numbers, in the column's unit (None without numbers); of dates in days,
-        of datetimes in seconds since 1970-01-01 (see `vigia_ml.schema.moments`).
+    minimum, maximum : range of the finite numbers, in the column's unit (None without numbers); of dates in
+        days, of datetimes in seconds since 1970-01-01 (see `vigia_ml.schema.moments`).
     levels : the distinct levels of a category without declared levels, sorted.
     """
 
@@ -72,14 +72,14 @@ class Column:
     ----------
     name : canonical name, at most `LONGEST_NAME` characters; the pipeline and the log use it.
     type : ``number`` (double), ``integer`` (exact up to 2^53), ``boolean``, ``category`` (text out of
-        known levels), ``text`` (free), ``date`` or ``datetime`` (UTC). Values of the last two are ISO texts in
-        canonical form, see `vigia_ml.schema.moments`.
+        known levels), ``text`` (free), ``date`` or ``datetime`` (UTC). Values of the last two are ISO texts
+        in canonical form, see `vigia_ml.schema.moments`.
     description, unit : for people and for OpenAPI.
     nullable : whether the value may be null, absent or an empty CSV cell.
     levels : the accepted levels of a category, in canonical form. Empty: any text is accepted, the
         training data's levels are stored and other levels get a warning.
-    minimum, maximum : inclusive bounds; a number or date outside is rejected. Those of dates and datetimes are
-        canonical texts, ``2026-11-30`` and ``2026-11-30T05:18:09Z``.
+    minimum, maximum : inclusive bounds; a number or date outside is rejected. Those of dates and datetimes
+        are canonical texts, ``2026-11-30`` and ``2026-11-30T05:18:09Z``.
     aliases : other accepted names of the column, of any length.
     normalise : normalisation of a category or text before it is compared: ``strip`` removes surrounding
         spaces, ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.

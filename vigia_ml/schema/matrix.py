@@ -1,8 +1,9 @@
 """Rows as one matrix of doubles: the input of a compiled engine. No scikit-learn and no pandas here.
 
 The matrix has one column per column of the schema, in its order. A number, integer or boolean is coded as its
-value (true = 1), a date as its days and a datetime as its seconds since 1970-01-01, a category as the position of its level in `levels_of`, another text as `UNSEEN`, a null as
-NaN. A text column has no levels, so all its texts are `UNSEEN`: no compiled engine reads them.
+value (true = 1), a date as its days and a datetime as its seconds since 1970-01-01, a category as the
+position of its level in `levels_of`, another text as `UNSEEN`, a null as NaN. A text column has no levels, so
+all its texts are `UNSEEN`: no compiled engine reads them.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ def encode_columns(schema: DatasetSchema, columns: Mapping[str, Iterable[Any]]) 
 
     Parameters
     ----------
-    columns : name -> values (n,): numbers as floats, categories as str or None, dates as canonical texts or None, or
-        as an array of their codes.
+    columns : name -> values (n,): numbers as floats, categories as str or None, dates as canonical texts or
+        None, or as an array of their codes.
     """
     coded = []
     for column in schema.columns:

@@ -1,9 +1,11 @@
-"""Dates and times as text: the accepted forms, the canonical form, and their numbers. No Django and no numpy here.
+"""Dates and times as text: the accepted forms, the canonical form, and their numbers. No Django and no numpy
+here.
 
-A date is ``2026-11-30``, a datetime ``2026-11-30T05:18:09Z`` or, with microseconds, ``…09.250000Z``: these canonical
-texts stand in rows, answers, the log and CSV. ISO 8601 is read as pandas, JavaScript, PostgreSQL and spreadsheets
-write it. A datetime without a zone is UTC, one with an offset is converted to UTC; digits beyond microseconds are cut
-off. The number of a date is its days since 1970-01-01, that of a datetime its seconds, both doubles.
+A date is ``2026-11-30``, a datetime ``2026-11-30T05:18:09Z`` or, with microseconds, ``…09.250000Z``: these
+canonical texts stand in rows, answers, the log and CSV. ISO 8601 is read as pandas, JavaScript, PostgreSQL
+and spreadsheets write it. A datetime without a zone is UTC, one with an offset is converted to UTC; digits
+beyond microseconds are cut off. The number of a date is its days since 1970-01-01, that of a datetime its
+seconds, both doubles.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def text_of(value: Any, kind: MomentType) -> str | None:
     """
     if not isinstance(value, date) and hasattr(value, "astype"):  # numpy's datetime64 in any unit
         value = value.astype("datetime64[us]").item()
-    if value is None or value != value:  # NaT
+    if value is None or value != value:  # noqa: PLR0124 - NaT
         return None
     if isinstance(value, datetime) or (isinstance(value, date) and kind == "date"):
         return canonical(value.isoformat(), kind)
@@ -131,7 +133,9 @@ def check_form(form: str) -> str:
     directives = set(re.findall(r"%(.?)", form, re.DOTALL))
     if not directives <= _DIRECTIVES:
         unknown = ", ".join(f"%{letter}" for letter in sorted(directives - _DIRECTIVES))
-        return f"holds {unknown}; accepted: {', '.join(f'%{letter}' for letter in sorted(_DIRECTIVES - {'%'}))}"
+        return (
+            f"holds {unknown}; accepted: {', '.join(f'%{letter}' for letter in sorted(_DIRECTIVES - {'%'}))}"
+        )
     try:
         probe = _PROBE.replace(tzinfo=UTC if "%z" in form else None).strftime(form)
         read = datetime.strptime(probe, form)

@@ -5,8 +5,9 @@ gives the same values; it declines all others, and `DatasetSchema.read` reads th
 much, but must never accept a row that the schema rejects: a property test compares the two.
 
 msgspec decodes and checks types and bounds in C. This module checks the rest: duplicate names (each name is
-followed by one colon, so the body must have as many colons as fields and times of day), other spellings of names (the second
-request with a spelling compiles it), and texts that are valid only after normalisation (they are remembered).
+followed by one colon, so the body must have as many colons as fields and times of day), other spellings of
+names (the second request with a spelling compiles it), and texts that are valid only after normalisation
+(they are remembered).
 """
 
 from __future__ import annotations
@@ -98,9 +99,10 @@ class Rows:
 class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
-    ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers. open : (position, column)
-    of each category that accepts any level but whose training levels are known; read_for_warnings : those and the
-    columns of dates.
+    ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers. open : (position,
+        column)
+    of each category that accepts any level but whose training levels are known; read_for_warnings : those
+    and the columns of dates.
     """
 
     def __init__(self, schema: DatasetSchema) -> None:
@@ -123,7 +125,10 @@ class CompiledSchema:
         )  # fmt: skip
         temporal = {at: column for at, column in enumerate(schema.columns) if column.is_temporal}
         self.number_ranges = tuple(each for each in self.ranges if each[0] not in temporal)
-        self.read_for_warnings = (*self.open, *((at, temporal[at]) for at, *_ in self.ranges if at in temporal))
+        self.read_for_warnings = (
+            *self.open,
+            *((at, temporal[at]) for at, *_ in self.ranges if at in temporal),
+        )
 
     def decode(self, body: bytes, most: int) -> Rows | None:
         """Returns the rows of one JSON object or of an array of 1 to `most` objects, all valid; else None.

@@ -104,7 +104,7 @@ def _limits(column: Column, largest: float) -> tuple[float, float]:
 
 
 def ranges(schema: DatasetSchema) -> Iterable[tuple[int, float, float]]:
-    """Yields (position, lowest, highest) of the columns of numbers and dates whose training range is known."""
+    """Yields (position, lowest, highest) of the numbers and dates whose training range is known."""
     for at, column in enumerate(schema.columns):
         seen = column.seen
         has_range = seen is not None and (column.is_numeric or column.is_temporal)

@@ -1,8 +1,9 @@
 """Parts of dates as arithmetic on doubles, written once for numpy and for the compiled graph. No pandas here.
 
-Days become year, month and day by Howard Hinnant's `civil_from_days` (chrono-Compatible Low-Level Date Algorithms,
-2013), for the proleptic Gregorian calendar of Python, pandas and ISO 8601. All steps but `age_days` compute with whole
-numbers below 2^53, so that every quotient is floored correctly: both engines give the same bits.
+Days become year, month and day by Howard Hinnant's `civil_from_days` (chrono-Compatible Low-Level Date
+Algorithms, 2013), for the proleptic Gregorian calendar of Python, pandas and ISO 8601. All steps but
+`age_days` compute with whole numbers below 2^53, so that every quotient is floored correctly: both engines
+give the same bits.
 """
 
 from __future__ import annotations

@@ -22,16 +22,18 @@ DEFAULT_PARTS: Final = ("year", "month", "day", "weekday", "age_days")
 class DateParts(TransformerMixin, BaseEstimator):
     """Parts of each column of dates as numbers; a missing date gives NaN in all of them.
 
-    Time zones do not matter: a column with a zone is read in UTC. The compiled engine computes the same numbers.
+    Time zones do not matter: a column with a zone is read in UTC. The compiled engine computes the same
+    numbers.
 
     Parameters
     ----------
-    parts : names out of `vigia_ml.transformers.civil.PARTS`: ``year``, ``quarter`` (1 to 4), ``month``, ``day``,
-        ``day_of_year``, ``weekday`` (0 is Monday), ``is_weekend`` (0 or 1), ``hour``, ``minute``, ``second`` (whole),
-        ``age_days`` (days since `reference`, with a fraction for times of day), and the sine and cosine of a cycle,
-        which put December beside January: ``month_sin``, ``month_cos``, ``weekday_sin``, …, ``hour_cos``.
-    reference : date from which ``age_days`` counts, as ISO text, date or datetime; default: 1970-01-01. Dates before
-        it give negative numbers.
+    parts : names out of `vigia_ml.transformers.civil.PARTS`: ``year``, ``quarter`` (1 to 4), ``month``,
+        ``day``, ``day_of_year``, ``weekday`` (0 is Monday), ``is_weekend`` (0 or 1), ``hour``, ``minute``,
+        ``second`` (whole), ``age_days`` (days since `reference`, with a fraction for times of day), and the
+        sine and cosine of a cycle, which put December beside January: ``month_sin``, ``month_cos``,
+        ``weekday_sin``, …, ``hour_cos``.
+    reference : date from which ``age_days`` counts, as ISO text, date or datetime; default: 1970-01-01.
+        Dates before it give negative numbers.
 
     Methods
     -------
@@ -81,7 +83,9 @@ class DateParts(TransformerMixin, BaseEstimator):
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         check_is_fitted(self)
-        return np.asarray([f"{name}_{part}" for name in self.feature_names_in_ for part in self.parts], dtype=object)
+        return np.asarray(
+            [f"{name}_{part}" for name in self.feature_names_in_ for part in self.parts], dtype=object
+        )
 
 
 def _missing(answer: Floats, number: Floats) -> Floats:

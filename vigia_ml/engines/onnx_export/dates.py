@@ -54,7 +54,9 @@ def date_parts(step: DateParts, frame: Frame, graph: Graph) -> Tensor:
     """Writes the parts of a frame's columns, which must all be dates or datetimes."""
     others = [column.name for column in frame.columns if not column.is_temporal]
     if others:
-        raise graph.cannot(step, f"takes {', '.join(others)}, which the schema does not declare as date or datetime")
+        raise graph.cannot(
+            step, f"takes {', '.join(others)}, which the schema does not declare as date or datetime"
+        )
     parts = []
     for column, place in zip(frame.columns, frame.places, strict=True):
         coded = _Number(graph.gather(frame.matrix, [place]), graph)
