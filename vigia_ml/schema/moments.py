@@ -139,7 +139,7 @@ def check_form(form: str) -> str:
     try:
         probe = _PROBE.replace(tzinfo=UTC if "%z" in form else None).strftime(form)
         read = datetime.strptime(probe, form)
-    except ValueError:
+    except (ValueError, re.error):
         return "is no form of `datetime.strptime`"
     if read.date() != _PROBE.date():
         return "needs a year, a month and a day, such as %d/%m/%Y"
@@ -184,7 +184,7 @@ def _checked(iso: re.Match[str]) -> datetime:
     year, month, day, hour, minute, second = (int(part or 0) for part in iso.groups()[:6])
     fraction, zone = iso.group(7) or "", iso.group(8)
     if year == 0:
-        hint = advice(iso.string, "date") or ", the first one is 0001"
+        hint = advice(iso.string, "date") if (month, day) == (0, 0) else ", the first one is 0001"
         raise BadMoment(f"must be in the years 0001 to 9999{hint}")
     if hour > 23:
         raise BadMoment("must have an hour from 00 to 23; the end of a day is 00:00 of the next day")

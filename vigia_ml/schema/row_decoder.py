@@ -230,7 +230,7 @@ class _Spelling:
         renamed = dict(zip([field[0] for field in fields], [*written, key, *others], strict=True))
         self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
-        self._with_colons = [at for at, column in enumerate(schema.columns) if column.type == "datetime"]
+        self._with_colons = [at for at, column in enumerate(schema.columns) if column.is_temporal]
         self._all_fields = _decoders(fields, renamed)
         # Most rows have no key; their structs hold the columns alone.
         plain = key == KEY_FIELD and not others
@@ -243,7 +243,7 @@ class _Spelling:
     def decode(self, body: bytes, *, single: bool) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
         """Returns (the columns' values in the schema's order, the client keys, the number of colons).
 
-        A field has a colon, and a time of day has its own. An absent field is null, and does not count.
+        A field has a colon, and a time of day has further ones. An absent field is null, and does not count.
 
         Raises
         ------
@@ -267,7 +267,7 @@ class _Spelling:
         return values, [_key(row[0]) for row in others], colons
 
     def _colons(self, rows: list[tuple[Any, ...]]) -> int:
-        """Returns the number of colons within the columns of datetimes."""
+        """Returns the number of colons within the texts of dates."""
         if not self._with_colons:
             return 0
         return sum(row[at].count(":") for row in rows for at in self._with_colons if row[at] is not None)
