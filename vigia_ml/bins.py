@@ -33,7 +33,7 @@ from vigia_ml.schema.moments import MomentType, text_of_code
 
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-Kind = Literal["number", "length", "level", "date", "datetime"]
+Kind = Literal["number", "length", "level", "date", "time"]
 
 TENTHS: Final = 10
 """Bins of a number, with about equally many training rows each."""
@@ -43,7 +43,7 @@ LEVELS: Final = 50
 SLACK: Final = 1e-9
 """Answers that differ by at most this share of the largest one are equal: engines add terms in another
 order."""
-_MOMENT_TYPES: Final[dict[str, MomentType]] = {"date": "date", "datetime": "datetime"}
+_MOMENT_TYPES: Final[dict[str, MomentType]] = {"date": "date", "time": "datetime"}
 _DATE_AND_TIME: Final = (len("2026-11-30"), len("2026-11-30 05:18"), len("2026-11-30 05:18:09"))
 DEVIATIONS: Final = 2.0
 """Standard deviations by which a heavy value's rows exceed those of an equally filled bin."""
@@ -73,7 +73,7 @@ class Bins:
 
     @property
     def moment_type(self) -> MomentType | None:
-        """The type of a column of dates; None for any other."""
+        """The type of a column of dates or datetimes; None for any other."""
         return _MOMENT_TYPES.get(self.kind)
 
     @property

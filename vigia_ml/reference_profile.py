@@ -159,7 +159,8 @@ def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
         return _of_numbers(column.name, "length", lengths, quantile_edges(lengths))
     if column.is_temporal:
         numbers = moment_arrays.codes(values, column.moment_type)
-        return _of_numbers(column.name, column.moment_type, numbers, quantile_edges(numbers))
+        kind: Kind = "time" if column.type == "datetime" else "date"
+        return _of_numbers(column.name, kind, numbers, quantile_edges(numbers))
     numbers = values.astype(np.float64)
     return _of_numbers(column.name, "number", numbers, quantile_edges(numbers))
 
@@ -206,7 +207,7 @@ def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]
     rows = np.bincount(bins.of_numbers(numbers), minlength=bins.size)
     inner = range(1, len(edges))
     gaps = [at for at in inner if not rows[at]]
-    is_ordinal = kind in ("date", "datetime")  # dates after the last one are later, not unseen
+    is_ordinal = kind in ("date", "time")  # dates after the last one are later, not unseen
     if edges and not is_ordinal and all(bins.is_single(at) for at in inner if rows[at]):
         gaps = [0, *gaps, len(edges)]
     return _counted(name, replace(bins, gaps=tuple(gaps)), numbers, {})

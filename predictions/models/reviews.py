@@ -83,7 +83,7 @@ class DriftFinding(models.Model):
     review = models.ForeignKey(DriftReview, on_delete=models.CASCADE, related_name="findings")
     position = models.PositiveSmallIntegerField()
     column = models.CharField(max_length=LONGEST_NAME)
-    kind = models.CharField(max_length=8)
+    kind = models.CharField(max_length=6)
     verdict = models.CharField(max_length=12, choices=Verdict.choices)
     importance = models.FloatField(null=True)
     rows = models.PositiveBigIntegerField()

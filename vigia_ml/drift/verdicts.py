@@ -72,7 +72,7 @@ class Finding:
     @property
     def moves_forward(self) -> bool:
         """Whether nearly all dates of the window are later than all training rows, as time passes."""
-        if self.kind not in ("date", "datetime") or "outside" not in self.bins["apart"]:
+        if self.kind not in ("date", "time") or "outside" not in self.bins["apart"]:
             return False
         *dates, _missing = self.bins["window"]
         latest = max(at for at, apart in enumerate(self.bins["apart"]) if apart == "outside")
