@@ -278,9 +278,12 @@ def migrations(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
 
 
 def stored_names(connection: psycopg.Connection[Any]) -> list[str]:
-    """Returns the names in the store to which rows refer: datasets, and artifacts that were not pruned."""
+    """Returns the names in the store to which rows refer: datasets whose file was not deleted, and artifacts
+    that were not pruned."""
     rows = connection.execute(
-        "SELECT 'datasets/' || left(sha256, 2) || '/' || sha256 || '.parquet' FROM public.training_dataset "
+        "SELECT 'datasets/' || left(sha256, 2) || '/' || sha256 || '.parquet' FROM public.training_dataset d "
+        # As JSON, because a database that is not migrated yet lacks the column.
+        "WHERE to_jsonb(d) ->> 'deleted_at' IS NULL "
         "UNION SELECT 'artifacts/' || left(digest, 2) || '/' || digest FROM public.training_modelversion v, "
         "unnest(ARRAY[artifact_sha256, compiled_sha256]) AS digest WHERE digest <> '' "
         "AND NOT EXISTS (SELECT 1 FROM public.training_prunedartifact p WHERE p.version_id = v.id) ORDER BY 1"

@@ -56,6 +56,16 @@ def artifacts_have_a_key_of_their_own(app_configs: Any, **kwargs: Any) -> Messag
 
 
 @register(Tags.security, deploy=True)
+def https_is_on(app_configs: Any, **kwargs: Any) -> Messages:
+    if not settings.HTTPS:
+        yield Warning(
+            "HTTPS is off: passwords and client keys cross the network readable.",
+            hint="Serve loopback only, or run ./setup --domain NAME, or set VIGIA_HTTPS=1 behind a proxy.",
+            id="vigia.W022",
+        )
+
+
+@register(Tags.security, deploy=True)
 def hosts_are_named(app_configs: Any, **kwargs: Any) -> Messages:
     if "*" in settings.ALLOWED_HOSTS:
         yield Warning(
@@ -156,9 +166,9 @@ def compiled_versions_were_compared_at_thresholds(
     """Warns about active versions whose parity check did not cover thresholds."""
     if "default" not in (databases or ()):
         return
-    from training.models import ModelVersion
+    from training.models import serving_versions
 
-    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, engine="onnx")
+    rows = serving_versions().filter(engine="onnx")
     rows = rows.select_related("registered_model").only(
         "registered_model__name", "number", "engine", "parity"
     )
@@ -183,9 +193,9 @@ def active_versions_are_compiled(
     if "default" not in (databases or ()) or not settings.COMPILED_ONLY:
         return
     from training import artifacts
-    from training.models import ModelVersion
+    from training.models import serving_versions
 
-    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    rows = serving_versions()
     rows = rows.select_related("registered_model").only("registered_model__name", "number", "engine")
     try:
         names = [str(version) for version in rows if artifacts.needs_scikit_learn(version)]

@@ -14,7 +14,9 @@ from typing import Any, Final
 import msgspec
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import ProtectedError
+from django.db.models import ProtectedError, Value
+from django.db.models.functions import Coalesce
+from django.utils import timezone
 from knox.models import AuthToken
 
 from core.uuid7 import lowest_at, time_of
@@ -23,7 +25,8 @@ from predictions.log.partitions import Month
 from predictions.models import Erasure, Outcome, Prediction
 from predictions.quality import hourly
 from predictions.rollups import counting
-from training.models import RegisteredModel
+from training import artifacts
+from training.models import Dataset, RegisteredModel
 
 BATCH: Final = 1000
 Kind = Erasure.Kind
@@ -88,6 +91,8 @@ def _apply(new: list[Record]) -> Applied:
             done.rows += _delete_rows("recommender_interaction", batch)
         keys = [record.reference for record in new if record.kind == Kind.KEY]
         done.rows += AuthToken.objects.filter(digest__in=keys).delete()[0]
+        datasets = [record.reference for record in new if record.kind == Kind.DATASET]
+        done.rows += _datasets(datasets)
         for record in new:
             done.rows += _user(record)
         for model in RegisteredModel.objects.filter(pk__in=models):
@@ -96,6 +101,8 @@ def _apply(new: list[Record]) -> Applied:
         Erasure.objects.bulk_create(
             [Erasure(**{name: getattr(record, name) for name in fields}) for record in new], batch_size=BATCH
         )
+    for dataset in Dataset.objects.filter(sha256__in=datasets, deleted_at__isnull=False):
+        artifacts.remove_dataset(dataset)
     for model_id, hour in sorted(hours):
         counting.recount(RegisteredModel.objects.get(pk=model_id), hour, hour + dt.timedelta(hours=1))
     return done
@@ -130,6 +137,13 @@ def _delete_rows(table: str, records: list[Record]) -> int:
         [int(record.reference) for record in records],
         [record.moment for record in records],
     )
+
+
+def _datasets(digests: list[str]) -> int:
+    """Records again that the files of datasets were deleted; returns the number of changed rows."""
+    now = timezone.now()
+    rows = Dataset.objects.filter(sha256__in=digests, deleted_at=None)
+    return rows.update(deleted_at=now, archived_at=Coalesce("archived_at", Value(now)))
 
 
 def _month(month: Month) -> int:

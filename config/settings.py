@@ -254,6 +254,9 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
+PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
+STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)
 HEAD_SECONDS = env.number("HEAD_SECONDS", 10)  # for the headers of a request
 BODY_SILENCE_SECONDS = env.number("BODY_SILENCE_SECONDS", 10)  # maximum pause within a body
 BODY_SECONDS = env.number("BODY_SECONDS", 60)  # for a body, plus the time that its bytes earn
@@ -301,6 +304,8 @@ SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS and env.flag("HSTS_SUBDOMAINS", default=False)
 SECURE_HSTS_PRELOAD = HTTPS and env.flag("HSTS_PRELOAD", default=False)
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]  # the two above, if they are off
+if not HTTPS:  # `config.checks.https_is_on` says it in one sentence
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W008", "security.W012", "security.W016"]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"

@@ -107,6 +107,34 @@ class ArtifactPruned(Conflict):
         super().__init__(f"the artifact of {version} was pruned: the version cannot answer any more")
 
 
+class Archived(VigiaError):
+    """The model, the version or the dataset was archived: its rows stay, and it serves no request."""
+
+    code = "archived"
+
+    def __init__(self, what: object) -> None:
+        super().__init__(f"{what} was archived: it serves no request; restore it, or use another")
+
+
+class Busy(VigiaError):
+    """Other requests keep what this one needs for longer than a client waits."""
+
+    code = "busy"
+
+
+class QuotaExceeded(VigiaError):
+    """A client key has stored as much as it may in a day.
+
+    retry_after : seconds until the request fits.
+    """
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class ArtifactError(VigiaError):
     """A version's bytes are missing, differ from the stored ones, or were built by other libraries."""
 

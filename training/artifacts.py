@@ -9,12 +9,14 @@ Serving a compiled version unpickles nothing.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import logging
 import os
 import platform
 import re
+import shutil
 import socket
 import tempfile
 from collections import deque
@@ -31,7 +33,7 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
-from core.errors import ArtifactError, ArtifactPruned, StoreUnavailable
+from core.errors import Archived, ArtifactError, ArtifactPruned, StoreUnavailable
 from vigia_ml import engines
 
 if TYPE_CHECKING:
@@ -91,17 +93,30 @@ def remove(digest: str) -> None:
     ------
     StoreUnavailable : the bytes cannot be removed.
     """
+    _delete(_name(digest))
+
+
+def remove_dataset(dataset: Dataset) -> None:
+    """Removes a dataset's file; accepts a file that is gone. Raises `StoreUnavailable` as `remove` does."""
+    _delete(dataset.storage_name)
+
+
+def _delete(name: str) -> None:
     try:
-        default_storage.delete(_name(digest))
+        default_storage.delete(name)
     except Exception as error:
-        log.error("cannot remove %s from the store: %s", _name(digest), error)
+        log.error("cannot remove %s from the store: %s", name, error)
         raise StoreUnavailable(error) from error
 
 
 def check_kept(version: ModelVersion) -> None:
-    """Raises `ArtifactPruned` when the version's artifact was pruned."""
-    rows = type(version)._default_manager.filter(pk=version.pk, pruned__isnull=False)
-    if rows.exists():
+    """Raises `Archived` or `ArtifactPruned` when the version was archived or its artifact was pruned."""
+    rows = type(version)._default_manager.filter(pk=version.pk)
+    state = rows.values_list("pruned__pk", "archived_at", "registered_model__archived_at").first()
+    pruned, *archived = state or (None, None, None)
+    if any(archived):
+        raise Archived(version)
+    if pruned is not None:
         raise ArtifactPruned(version)
 
 
@@ -196,10 +211,18 @@ def store_dataset(written: Written) -> None:
 
 def _write(name: str, content: File) -> None:  # type: ignore[type-arg]
     try:
+        _check_space(content.size)
         default_storage.save(name, content)
     except Exception as error:  # each storage has its own errors; all mean that the store is unavailable
         log.error("cannot write %s to the store: %s", name, error)
         raise StoreUnavailable(error) from error
+
+
+def _check_space(size: int) -> None:
+    """Raises `OSError` (ENOSPC) where the bytes would take the disk's reserve, which the log may need."""
+    with suppress(NotImplementedError, FileNotFoundError):  # a store of another kind; its first file of all
+        if shutil.disk_usage(default_storage.path("")).free - size < settings.STORE_RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def probe() -> None:
@@ -212,8 +235,15 @@ def probe() -> None:
 
 @contextmanager
 def dataset_file(dataset: Dataset) -> Iterator[Path]:
-    """Copies the dataset's Parquet file to a local path and verifies it against the dataset's row."""
+    """Copies the dataset's Parquet file to a local path and verifies it against the dataset's row.
+
+    Raises
+    ------
+    Archived : the dataset was archived. ArtifactError : its bytes are missing or were changed.
+    """
     description = f"dataset {dataset.sha256[:12]}"
+    if type(dataset)._default_manager.filter(pk=dataset.pk, archived_at__isnull=False).exists():
+        raise Archived(description)
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         local = Path(directory) / "rows.parquet"
         with local.open("wb") as target:

@@ -50,6 +50,14 @@ def content_length(request: Any) -> int:
         return 0
 
 
+def body_size(request: Any, data: object) -> int:
+    """Returns the bytes of a body that was read, also of a chunked one, which declares no length."""
+    if isinstance(data, CsvBody):
+        return data.stream.seek(0, 2) - data.stream.seek(0)
+    body = getattr(request._request, "body_read", b"")
+    return len(body) if isinstance(body, bytes) else content_length(request)
+
+
 def check_length(request: Any, limit: int) -> None:
     """Raises `TooLarge` if the declared length exceeds `limit`, and `Malformed` for an empty body."""
     request.META[BODY_LIMIT] = limit

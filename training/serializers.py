@@ -11,7 +11,15 @@ from rest_framework import serializers
 from rest_framework.reverse import reverse
 
 from training import catalogue, providers
-from training.models import Activation, Comparison, ModelVersion, RegisteredModel, TrainingRun
+from training.models import (
+    Activation,
+    Archival,
+    Comparison,
+    Dataset,
+    ModelVersion,
+    RegisteredModel,
+    TrainingRun,
+)
 from training.reports import side_by_side
 from vigia_ml.schema import Column, DatasetSchema, moments
 from vigia_ml.schema.columns import Value
@@ -191,7 +199,7 @@ class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVe
         fields: ClassVar = [
             "model", "version", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
             "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
-            "parity", "lineage", "schema", "created_at", "links",
+            "parity", "lineage", "schema", "archived_at", "created_at", "links",
         ]  # fmt: skip
 
     def get_links(self, row: ModelVersion) -> dict[str, str]:
@@ -206,7 +214,7 @@ class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[Mod
 
     class Meta:
         model = ModelVersion
-        fields: ClassVar = ["version", "status", "metrics", "engine", "created_at", "links"]
+        fields: ClassVar = ["version", "status", "metrics", "engine", "archived_at", "created_at", "links"]
 
 
 class EvaluationRequestSerializer(serializers.Serializer[Any]):
@@ -293,6 +301,59 @@ class ActivateSerializer(ReasonSerializer):
     )
 
 
+class DeleteBytesSerializer(ReasonSerializer):
+    confirm = serializers.CharField(
+        help_text="The name of what loses its bytes, as the route's path has it: `churn`, `3` or the sha256."
+    )
+
+
+class ReferenceSerializer(serializers.Serializer[Any]):
+    """Rows that refer to a model, a version or a dataset."""
+
+    kind = serializers.CharField()
+    count = serializers.IntegerField(allow_null=True, help_text="Null: more than the kind says.")
+    blocks = serializers.BooleanField(help_text="Whether these rows prevent archiving.")
+
+
+class ReferencesSerializer(serializers.Serializer[Any]):
+    """The state of a model, a version or a dataset, and what refers to it."""
+
+    archived_at = serializers.DateTimeField(allow_null=True)
+    references = ReferenceSerializer(many=True)
+
+
+class ArchivalSerializer(serializers.ModelSerializer[Archival]):
+    """One record: archived, restored, or bytes deleted."""
+
+    model = serializers.CharField(source="registered_model.name")
+    version = serializers.IntegerField(source="version.number", allow_null=True, read_only=True)
+    dataset = serializers.CharField(source="dataset.sha256", allow_null=True, read_only=True)
+    by = serializers.CharField(source="by.username", allow_null=True, read_only=True)
+
+    class Meta:
+        model = Archival
+        fields: ClassVar = ["id", "model", "version", "dataset", "action", "reason", "freed", "by", "at"]
+
+
+class DatasetSerializer(LinkedSerializer, serializers.ModelSerializer[Dataset]):
+    """A dataset: training rows, addressed by their content."""
+
+    arguments: ClassVar = ("registered_model.name", "sha256")
+    routes: ClassVar = {"dataset": "dataset", "references": "dataset-references"}
+    model = serializers.CharField(source="registered_model.name")
+    versions = serializers.SerializerMethodField(help_text="Numbers of the versions trained on it.")
+
+    class Meta:
+        model = Dataset
+        fields: ClassVar = [
+            "model", "sha256", "rows", "size", "source", "versions", "archived_at", "deleted_at",
+            "created_at", "links",
+        ]  # fmt: skip
+
+    def get_versions(self, row: Dataset) -> list[int]:
+        return sorted(version.number for version in row.versions.all())
+
+
 class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[RegisteredModel]):
     """A registered model and its active version."""
 
@@ -317,7 +378,7 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
         model = RegisteredModel
         fields: ClassVar = [
             "name", "title", "description", "task", "policy", "active_version", "asked_at", "example",
-            "schema", "links",
+            "schema", "archived_at", "links",
         ]  # fmt: skip
 
     def get_links(self, row: RegisteredModel) -> dict[str, str]:

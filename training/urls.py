@@ -1,8 +1,29 @@
 """Routes of the registry, below ``/api/v1/``."""
 
-from django.urls import path
+from django.urls import URLPattern, path
+from drf_spectacular.utils import extend_schema, extend_schema_view
 
-from training.views import evaluations, registry, runs
+from training.views import archives, evaluations, registry, runs
+from training.views.base import ModelView
+
+
+def _archives(prefix: str, name: str) -> list[URLPattern]:
+    """Returns the routes that archive a model, a version or a dataset."""
+    routes: dict[str, tuple[str, type[ModelView]]] = {
+        "references": ("get", archives.ReferencesView),
+        "archive": ("post", archives.ArchiveView),
+        "restore": ("post", archives.RestoreView),
+        "delete-bytes": ("post", archives.DeleteBytesView),
+    }
+    urls = []
+    for route, (method, view) in routes.items():
+        operation = extend_schema(operation_id=f"{route.replace('-', '_')}_{name}")
+        # A class of its own, because the description of an operation belongs to the class.
+        own: type[ModelView] = type(view.__name__, (view,), {"__doc__": view.__doc__})
+        extend_schema_view(**{method: operation})(own)
+        urls.append(path(f"{prefix}{route}/", own.as_view(), name=f"{name}-{route}"))
+    return urls
+
 
 urlpatterns = [
     path("models/", registry.ModelsView.as_view(), name="models"),
@@ -33,4 +54,9 @@ urlpatterns = [
         runs.CancelRunView.as_view(),
         name="cancel-training-run",
     ),
+    path("models/<str:model>/datasets/", archives.DatasetsView.as_view(), name="datasets"),
+    path("models/<str:model>/datasets/<str:sha256>/", archives.DatasetView.as_view(), name="dataset"),
+    *_archives("models/<str:model>/", "model"),
+    *_archives("models/<str:model>/versions/<int:number>/", "version"),
+    *_archives("models/<str:model>/datasets/<str:sha256>/", "dataset"),
 ]

@@ -37,6 +37,8 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (domain.UnknownModel, 404),
     (domain.UnknownVersion, 404),
     (domain.NotFound, 404),
+    (domain.Archived, 410),
+    (domain.QuotaExceeded, 429),
     (Malformed, 400),
     (domain.UnsupportedBody, 415),
     (domain.TooLarge, 413),
@@ -45,6 +47,7 @@ STATUS: list[tuple[type[VigiaError], int]] = [
     (domain.NoActiveVersion, 503),
     (domain.ArtifactError, 503),
     (domain.StoreUnavailable, 503),
+    (domain.Busy, 503),
     (LogUnavailable, 503),
     (VigiaError, 400),
 ]
@@ -58,6 +61,7 @@ RETRY_SECONDS = {
     "no_active_version": 30,
     "artifact_unusable": 30,
     "store_unavailable": 30,
+    "busy": 10,
     "log_unavailable": 2,
 }
 
@@ -82,7 +86,7 @@ def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, st
         return 400, body | ({"truncated": True} if error.truncated else {}), {}
     if isinstance(error, VigiaError):
         status = next(code for kind, code in STATUS if isinstance(error, kind))
-        retry = RETRY_SECONDS.get(error.code)
+        retry = getattr(error, "retry_after", None) or RETRY_SECONDS.get(error.code)
         headers = {"Retry-After": str(retry)} if retry else {}
         return status, _body(error.code, error.message, error.details), headers
     if isinstance(error, exceptions.APIException):

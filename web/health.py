@@ -19,7 +19,7 @@ from core.database import restores
 from core.errors import StoreUnavailable
 from training import artifacts
 from training.jobs import heartbeats
-from training.models import ModelVersion
+from training.models import serving_versions
 from training.serving import engine_cache
 
 log = logging.getLogger(__name__)
@@ -116,8 +116,7 @@ _unusable: dict[int, str] = {}
 
 def _check_database() -> Problems:
     global _active  # noqa: PLW0603 - one per process, by its nature
-    rows = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
-    _active = list(rows.values_list("pk", flat=True))
+    _active = list(serving_versions().values_list("pk", flat=True))
     if restores.unfinished():
         return {"database": restores.MESSAGE}
     return heartbeats.silent()

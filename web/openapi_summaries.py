@@ -67,6 +67,25 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "get_comparison": "Show one comparison",
         },
     ),
+    "Archive": (
+        "What is no longer used: it serves no request, and its rows and its lineage stay.",
+        {
+            "list_datasets": "List the datasets of a model",
+            "get_dataset": "Show one dataset",
+            "references_model": "Show what refers to a model",
+            "references_version": "Show what refers to a version",
+            "references_dataset": "Show what refers to a dataset",
+            "archive_model": "Archive a model",
+            "archive_version": "Archive a version",
+            "archive_dataset": "Archive a dataset",
+            "restore_model": "Restore a model",
+            "restore_version": "Restore a version",
+            "restore_dataset": "Restore a dataset",
+            "delete_bytes_model": "Delete the bytes of an archived model",
+            "delete_bytes_version": "Delete the bytes of an archived version",
+            "delete_bytes_dataset": "Delete the bytes of an archived dataset",
+        },
+    ),
     "Rollouts and replays": (
         "Trials of a version: beside the active version, or on the log.",
         {

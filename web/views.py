@@ -32,7 +32,7 @@ def home(request: HttpRequest) -> HttpResponse:
     versions and metrics.
     """
     served: list[dict[str, Any]] = []
-    for row in RegisteredModel.objects.all():
+    for row in RegisteredModel.objects.filter(archived_at=None):
         declared = side_by_side.declaration(row)
         active = row.active_version
         metric = side_by_side.primary_metric(row)

@@ -223,7 +223,7 @@ def keep(review: DriftReview, kept: bool) -> None:
 def due(now: dt.datetime) -> Iterable[RegisteredModel]:
     """Yields the models whose next scheduled review is due and that have an active version."""
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).values("registered_model_id")
-    for model in RegisteredModel.objects.filter(review_hours__gt=0, pk__in=active):
+    for model in RegisteredModel.objects.filter(review_hours__gt=0, archived_at=None, pk__in=active):
         if providers.find(model.name) is None and _is_due(model, now):
             yield model
 

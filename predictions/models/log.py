@@ -121,8 +121,8 @@ class Erasure(models.Model):
 
     Triggers insert it in the transaction that erases; it holds no data of a person.
 
-    reference : id of the row; digest of a key; first day of a month. moment : a time that tells the row from
-    another one with the same id, which the database can give again after a restore.
+    reference : id of the row; digest of a key or of a dataset; first day of a month. moment : a time that
+    tells the row from another one with the same id, which the database can give again after a restore.
     """
 
     class Kind(models.TextChoices):
@@ -131,6 +131,7 @@ class Erasure(models.Model):
         INTERACTION = "interaction"
         MONTH = "month", "month of the log"
         KEY = "key", "client key"
+        DATASET = "dataset", "file of a dataset"
         USER_DELETED = "user_deleted"
         USER_DEACTIVATED = "user_deactivated"
         USER_ACTIVATED = "user_activated"

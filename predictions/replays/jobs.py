@@ -71,8 +71,10 @@ def request(version: ModelVersion, since: dt.datetime, until: dt.datetime, *, by
     Raises
     ------
     UnsupportedForModel : the model does not answer rows.
+    Archived, ArtifactPruned : the version cannot answer.
     """
     providers.require_rows(version.registered_model, "replays")
+    artifacts.check_kept(version)
     return Replay.objects.create(
         registered_model=version.registered_model,
         version=version,

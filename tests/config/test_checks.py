@@ -27,6 +27,7 @@ def message_ids(*, deploy: bool = False, databases: list[str] | None = None) -> 
 def deployed(settings: Any) -> Any:
     """Valid settings of a server."""
     settings.LOCAL = False
+    settings.HTTPS = True
     settings.SECRET_KEY = LONG
     settings.ARTIFACT_KEY = LONG[::-1]
     settings.ALLOWED_HOSTS = ["vigia.example.com"]
@@ -56,6 +57,11 @@ def test_an_artifact_key_equal_to_the_secret_key_is_a_warning_off_the_local_stac
 def test_serving_every_host_is_a_warning(deployed: Any) -> None:
     deployed.ALLOWED_HOSTS = ["*"]
     assert message_ids(deploy=True) == {"vigia.W003"}
+
+
+def test_plain_http_is_one_warning(deployed: Any) -> None:
+    deployed.HTTPS = False
+    assert message_ids(deploy=True) == {"vigia.W022"}
 
 
 def store_at(settings: Any, path: Path) -> None:
@@ -120,5 +126,5 @@ def test_committing_to_the_local_disk_alone_is_durable() -> None:
 def test_every_message_has_a_unique_id() -> None:
     source = Path(checks.__file__).read_text(encoding="utf-8")
     ids = [part.partition('"')[0] for part in source.split('id="')[1:]]
-    assert len(ids) == len(set(ids)) == 14
+    assert len(ids) == len(set(ids)) == 15
     assert all(part.startswith(("vigia.E0", "vigia.W0")) for part in ids)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import uuid
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import default_storage
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
@@ -17,8 +19,11 @@ from core.uuid7 import lowest_at
 from predictions.log import partitions
 from predictions.models import Erasure, Prediction
 from recommender.models import Interaction, Movie
+from tests.trained import SAMPLES
 from training.access import client_keys
 from training.models import ModelVersion
+from training.registry import archiving
+from training.runs import uploads
 
 pytestmark = pytest.mark.django_db
 Kind = Erasure.Kind
@@ -141,3 +146,21 @@ def test_a_removed_month_is_removed_again_also_from_the_default_partition(churn:
     kept = log_row(churn, start + dt.timedelta(days=40))
     erasures.apply([record(Kind.MONTH, "2024-02-01T00:00:00+00:00", start)])
     assert list(Prediction.objects.values_list("pk", flat=True)) == [kept]
+
+
+def test_a_dataset_whose_file_was_deleted_loses_it_again(churn: ModelVersion) -> None:
+    lines = (SAMPLES / "churn.csv").read_bytes().splitlines(keepends=True)
+    rows = io.BytesIO(b"".join(lines[:38]))
+    dataset = uploads.from_csv(churn.registered_model, rows, by=None, source="churn.csv")
+    archiving.archive(dataset, by=None, reason="a person asked")
+    archiving.delete_bytes(dataset, by=None, reason="a person asked")
+    assert recorded() == [(Kind.DATASET, dataset.sha256)]
+    rows.seek(0)
+    uploads.from_csv(churn.registered_model, rows, by=None, source="churn.csv")  # as an older backup has it
+    done = erasures.apply([record(Kind.DATASET, dataset.sha256, timezone.now())])
+    assert (done.records, done.rows) == (1, 1)
+    dataset.refresh_from_db()
+    assert dataset.deleted_at is not None
+    assert dataset.archived_at is not None
+    assert not default_storage.exists(dataset.storage_name)
+    assert len(recorded()) == 2, "applying records nothing a second time"

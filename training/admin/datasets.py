@@ -10,9 +10,9 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
+from training.admin.archive_pages import ArchivablePages
 from training.admin.columns import MODEL, column
 from training.admin.filters import ModelFilter
-from training.admin.rights import RegistryAdmin
 from training.models import LARGE_COLUMNS, Dataset, ModelVersion
 from training.templatetags.vigia import short_hash
 
@@ -24,7 +24,7 @@ def _used_by(row: Dataset) -> str:
 
 
 @admin.register(Dataset)
-class DatasetAdmin(RegistryAdmin):
+class DatasetAdmin(ArchivablePages):
     nothing_yet: ClassVar = "A training run stores its rows as a dataset."
     list_display: ClassVar = [
         column("digest", "sha256", lambda row: short_hash(row.sha256)),
@@ -40,6 +40,7 @@ class DatasetAdmin(RegistryAdmin):
     search_help_text = "Beginning of the sha256, or words of the source"
     ordering: ClassVar = ["-id"]
     fields: ClassVar = ["sha256"]
+    pages: ClassVar = ArchivablePages.archive_routes
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Dataset, Dataset]:
         rows: QuerySet[Dataset, Dataset] = super().get_queryset(request)
@@ -51,6 +52,7 @@ class DatasetAdmin(RegistryAdmin):
         return {
             "title": f"Dataset {row.sha256[:12]}",
             "dataset": row,
+            **self.archive_context(request, row),
             "versions": ModelVersion.objects.filter(dataset=row)
             .defer(*LARGE_COLUMNS)
             .select_related("registered_model")

@@ -15,10 +15,11 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from training import providers, queueing
 from training.admin import activation_pages
+from training.admin.archive_pages import ArchivablePages
 from training.admin.columns import column
-from training.admin.rights import RegistryAdmin, allowed_ids, is_superuser, require
+from training.admin.rights import allowed_ids, is_superuser, require
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
-from training.registry import activation
+from training.registry import activation, disk_use
 from training.reports import side_by_side as comparison
 from training.runs import requests as run_requests
 from training.templatetags.vigia import badge, metric
@@ -59,7 +60,7 @@ def _newest_version(row: RegisteredModel) -> int:
 
 
 @admin.register(RegisteredModel)
-class RegisteredModelAdmin(RegistryAdmin):
+class RegisteredModelAdmin(ArchivablePages):
     model_field: ClassVar = "pk"
     nothing_yet: ClassVar = "A model is one file in training/catalogue/; the next start registers it."
     list_display: ClassVar = [
@@ -69,8 +70,13 @@ class RegisteredModelAdmin(RegistryAdmin):
         column("primary", "primary metric", _primary),
         column("decides", "policy", lambda row: row.get_policy_display(), "policy"),
         column("versions_made", "versions", _newest_version),
+        column("state", "state", lambda row: badge("archived", "warn") if row.archived_at else "in use"),
     ]
-    pages: ClassVar = {"rollback": "<int:model_id>/rollback/", "retrain": "<int:model_id>/retrain/"}
+    pages: ClassVar = {
+        "rollback": "<int:model_id>/rollback/",
+        "retrain": "<int:model_id>/retrain/",
+        **ArchivablePages.archive_routes,
+    }
     list_filter_submit = False
     fields: ClassVar = [
         "policy",
@@ -112,7 +118,7 @@ class RegisteredModelAdmin(RegistryAdmin):
         active, provider = row.active_version, providers.find(row.name)
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
-        may_activate = row.pk in allowed_ids(request, "activate")
+        may_activate = row.archived_at is None and row.pk in allowed_ids(request, "activate")
         return {
             "title": row.title,
             "show_history": True,
@@ -133,7 +139,13 @@ class RegisteredModelAdmin(RegistryAdmin):
             "can_activate": may_activate,
             "can_roll_back": may_activate and activation.rollback_target(row) is not None,
             "provider": provider,
-            "can_train": (active or provider) is not None and row.pk in allowed_ids(request, "train"),
+            "disk": disk_use.of(row.pk),
+            **self.archive_context(request, row),
+            "can_train": (
+                (active or provider) is not None
+                and row.archived_at is None
+                and row.pk in allowed_ids(request, "train")
+            ),
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 

@@ -14,9 +14,10 @@ from django.utils.html import format_html
 
 from training import providers, queueing
 from training.admin import activation_pages, charts
+from training.admin.archive_pages import ArchivablePages
 from training.admin.columns import column, username
 from training.admin.filters import ModelFilter, by_choice
-from training.admin.rights import RegistryAdmin, allowed_ids, require
+from training.admin.rights import allowed_ids, require
 from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
 from training.registry import answers_check
 from training.reports import comparison_requests, model_card, sections, side_by_side
@@ -48,7 +49,7 @@ def _comparison_link(row: ModelVersion) -> str:
 
 
 @admin.register(ModelVersion)
-class ModelVersionAdmin(RegistryAdmin):
+class ModelVersionAdmin(ArchivablePages):
     nothing_yet: ClassVar = "A training run creates a version; request one on the page of a model."
     list_display: ClassVar = [
         column("name", "version", str, "number"),
@@ -76,6 +77,7 @@ class ModelVersionAdmin(RegistryAdmin):
         "compare_start": "<int:first>/compare/<int:second>/start/",
         "activate": "<int:version_id>/activate/",
         "card": "<int:version_id>/card/",
+        **ArchivablePages.archive_routes,
     }
 
     @admin.action(description="Compare two versions")
@@ -110,9 +112,16 @@ class ModelVersionAdmin(RegistryAdmin):
                 *sharing_versions("previous")
             )[:20],
             "pruned": pruned,
+            **self.archive_context(request, row),
             "can_replay": pruned is None and provider is None and model.pk in allowed_ids(request, "train"),
             "cannot_answer": answers_check.cannot_answer(row),
-            "can_activate": answerable and pruned is None and model.pk in allowed_ids(request, "activate"),
+            "can_activate": (
+                answerable
+                and pruned is None
+                and row.archived_at is None
+                and model.archived_at is None
+                and model.pk in allowed_ids(request, "activate")
+            ),
         }
 
     def activate_page(self, request: HttpRequest, version_id: int) -> HttpResponse:

@@ -27,7 +27,7 @@ from django.db.models.functions import Coalesce, Concat, Now, Right
 from django.utils.module_loading import import_string
 
 from core.background import run_periodically
-from core.errors import Conflict, StoreUnavailable, is_of_the_disk
+from core.errors import Archived, Conflict, StoreUnavailable, is_of_the_disk
 from training.models import Job, RegisteredModel, TrainingRun
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
@@ -230,6 +230,7 @@ def do(lease: Lease) -> None:
     work: Work = import_string(lease.kind.work)
     name = f"{lease.kind._meta.label_lower} {lease.job_id}"
     try:
+        _check_not_archived(lease)
         work(lease)
     except LeaseLost:
         log.warning("%s: this process lost the lease and leaves the job to its new owner", name)
@@ -253,6 +254,12 @@ def do(lease: Lease) -> None:
         log.exception("%s failed", name)
         summary = str(StoreUnavailable(error)) if is_of_the_disk(error) else type(error).__name__
         lease.fail(f"{summary}: {error}")
+
+
+def _check_not_archived(lease: Lease) -> None:
+    job = lease.kind._default_manager.select_related("registered_model").get(pk=lease.job_id)
+    if job.registered_model.archived_at is not None:
+        raise Archived(job.registered_model)
 
 
 def waiting() -> list[tuple[str, int]]:

@@ -5,6 +5,7 @@ append-only activation log.
 """
 
 from training.models.activations import Activation, Rollout
+from training.models.archives import Archival, StoredUpload
 from training.models.heartbeats import Heartbeat
 from training.models.idempotency import IdempotencyKey
 from training.models.jobs import Comparison, Job, TrainingRun
@@ -14,6 +15,7 @@ from training.models.versions import (
     ModelVersion,
     PrunedArtifact,
     ReferenceProfile,
+    serving_versions,
     sharing_versions,
     small_versions,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "LARGE_COLUMNS",
     "RIGHTS",
     "Activation",
+    "Archival",
     "Comparison",
     "Dataset",
     "GroupScope",
@@ -34,7 +37,9 @@ __all__ = [
     "ReferenceProfile",
     "RegisteredModel",
     "Rollout",
+    "StoredUpload",
     "TrainingRun",
+    "serving_versions",
     "sharing_versions",
     "small_versions",
 ]

@@ -113,6 +113,7 @@ class RegisteredModel(models.Model):
         default=24 * 7,
         help_text="Minimum hours between two training runs that reviews request (default: 168).",
     )
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -164,6 +165,10 @@ class Dataset(models.Model):
     )
     parts = models.JSONField(
         default=list, blank=True, help_text="SHA-256 of the datasets whose rows this dataset also holds."
+    )
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
+    deleted_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Time when the file was deleted from the store."
     )
     created_by = optional_user()
     created_at = models.DateTimeField(default=timezone.now, editable=False)

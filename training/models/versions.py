@@ -18,7 +18,7 @@ LARGE_COLUMNS: Final = ("evaluation", "parity", "schema")
 
 
 class ModelVersion(models.Model):
-    """One trained artifact of a registered model, numbered 1, 2, 3… Only its status changes."""
+    """One artifact of a registered model, numbered 1, 2, 3… Only its status and `archived_at` change."""
 
     class Status(models.TextChoices):
         CANDIDATE = "candidate"
@@ -72,6 +72,7 @@ class ModelVersion(models.Model):
     libraries = models.JSONField(help_text="Versions of the libraries that built the artifact.")
     seed = models.BigIntegerField()
     code_version = models.CharField(max_length=120)
+    archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_by = optional_user()
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -79,6 +80,9 @@ class ModelVersion(models.Model):
         ordering = ["-id"]
         constraints = [
             models.UniqueConstraint(fields=["registered_model", "number"], name="version_number_once"),
+            models.CheckConstraint(
+                condition=Q(archived_at=None) | ~Q(status="active"), name="version_active_not_archived"
+            ),
             models.CheckConstraint(condition=Q(number__gte=1), name="version_number_from_1"),
             models.CheckConstraint(
                 condition=Q(status__in=["candidate", "active", "retired", "rejected"]),
@@ -172,6 +176,11 @@ class PrunedArtifact(models.Model):
 
     def __str__(self) -> str:
         return f"artifact of {self.version}"
+
+
+def serving_versions() -> models.QuerySet[ModelVersion, ModelVersion]:
+    """Returns the active versions of the models that are not archived."""
+    return ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, registered_model__archived_at=None)
 
 
 def small_versions() -> models.QuerySet[ModelVersion, ModelVersion]:

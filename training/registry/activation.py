@@ -130,7 +130,7 @@ def rollback_target(model: RegisteredModel) -> ModelVersion | None:
         stack.pop()
         if stack:
             rows = ModelVersion.objects.filter(pk=stack[-1]).exclude(status=Status.ACTIVE)
-            usable = rows.exclude(status=Status.REJECTED).filter(pruned__isnull=True).first()
+            usable = rows.exclude(status=Status.REJECTED).filter(pruned=None, archived_at=None).first()
             if usable is not None:
                 return usable
     return None

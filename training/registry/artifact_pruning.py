@@ -63,7 +63,7 @@ def prune(
         keep = model.kept_artifacts if keep is None else keep
         judged = {} if keep is None else dict(_judged(model, keep, is_referred_to, although_logged))
         pruned = [version for version, reason in judged.items() if not reason]
-        freed = _freed(pruned)
+        bytes_freed = freed(pruned)
         if not dry_run and pruned:
             # From here to the commit no row is logged, so no row can refer to a version after its check.
             with connection.cursor() as cursor:
@@ -74,11 +74,14 @@ def prune(
                     judged[version] = LOGGED
                     continue
                 PrunedArtifact.objects.create(
-                    version=version, freed=freed[version.pk], although_logged=logged
+                    version=version, freed=bytes_freed[version.pk], although_logged=logged
                 )
     if not dry_run:
-        _remove_files(model)
-    return [Pruned(version, 0 if reason else freed[version.pk], reason) for version, reason in judged.items()]
+        remove_files(model)
+    return [
+        Pruned(version, 0 if reason else bytes_freed[version.pk], reason)
+        for version, reason in judged.items()
+    ]
 
 
 LOGGED = "rows of the log refer to it"
@@ -107,16 +110,17 @@ def _judged(
             yield version, ""
 
 
-def _freed(pruned: list[ModelVersion]) -> dict[int, int]:
+def freed(pruned: list[ModelVersion]) -> dict[int, int]:
     """Returns the bytes of each pruned version that no other version needs; shared bytes count once."""
-    leaving, counted, freed = [version.pk for version in pruned], set[str](), {}
+    leaving, counted = [version.pk for version in pruned], set[str]()
+    sizes: dict[int, int] = {}
     for version in pruned:
-        freed[version.pk] = 0
+        sizes[version.pk] = 0
         for digest, size in _parts(version):
             if digest not in counted and not _needed(digest, besides=leaving):
                 counted.add(digest)
-                freed[version.pk] += size
-    return freed
+                sizes[version.pk] += size
+    return sizes
 
 
 def _parts(version: ModelVersion) -> list[tuple[str, int]]:
@@ -132,7 +136,7 @@ def _needed(digest: str, *, besides: list[int]) -> bool:
     return ModelVersion.objects.filter(holds, pruned__isnull=True).exclude(pk__in=besides).exists()
 
 
-def _remove_files(model: RegisteredModel) -> None:
+def remove_files(model: RegisteredModel) -> None:
     """Deletes the recorded artifacts that are still stored, including those of an interrupted earlier
     pruning.
 

@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from core.errors import Conflict
-from training import providers
+from training import artifacts, providers
 from training.models import Comparison, ModelVersion, RegisteredModel
 from training.registry import lookup
 
@@ -16,6 +16,8 @@ Status = Comparison.Status
 
 def of(one: ModelVersion, other: ModelVersion) -> QuerySet[Comparison, Comparison]:
     """Returns the comparisons of two versions, newest first; the order of the arguments does not matter."""
+    for version in (one, other):
+        artifacts.check_kept(version)
     before, after = sorted((one, other), key=lambda version: version.number)
     return _rows().filter(before=before, after=after).order_by("-id")
 
@@ -41,6 +43,7 @@ def request(one: ModelVersion, other: ModelVersion, *, by: User | None) -> tuple
     Raises
     ------
     Conflict : both are the same version, or they belong to two models.
+    Archived, ArtifactPruned : a version cannot answer.
     """
     if one.registered_model_id != other.registered_model_id:
         raise Conflict("the versions belong to different models; choose two versions of one model")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.conf import settings
 
+from core.errors import Busy
 from vigia_ml.fitting.dataset_file import Written
 from vigia_ml.schema import DatasetSchema, Instance
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 PROCESSES: Final = 2
-"""Processes at once; another request waits."""
+"""Processes at once; another request waits `WAIT_SECONDS`."""
+WAIT_SECONDS: Final = 30.0
 COMMAND: Final = (sys.executable, "-m", "vigia_ml.fitting.parquet_child")
 FAILED: Final = "the process for dataset files failed; its error is in the log"
 ANSWER_SECONDS = 120.0
@@ -121,14 +123,21 @@ class _Child:
 @contextmanager
 def _child(*task: Any) -> Iterator[_Child]:
     pipe = subprocess.PIPE
-    with _free, subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
-        child = _Child(process)
-        try:
-            child.send(task)
-            yield child
-        finally:
-            process.kill()  # it has replied to everything, or is not needed any more
-            child.close()
+    if not _free.acquire(timeout=WAIT_SECONDS):
+        raise Busy(
+            f"this process stores {PROCESSES} uploads of training rows already: send the request again later"
+        )
+    try:
+        with subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, cwd=settings.BASE_DIR) as process:
+            child = _Child(process)
+            try:
+                child.send(task)
+                yield child
+            finally:
+                process.kill()  # it has replied to everything, or is not needed any more
+                child.close()
+    finally:
+        _free.release()
 
 
 class _SeparateWriter:

@@ -14,7 +14,8 @@ from django.db import transaction
 
 from core.errors import NeedsFullImage
 from training import artifacts, catalogue
-from training.models import Dataset, RegisteredModel
+from training.models import Archival, Dataset, RegisteredModel
+from training.registry import activation
 from training.runs import parquet_process
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
@@ -188,9 +189,24 @@ def register(
             "created_by": by,
         },
     )
-    if held - set(row.parts):
+    if held - set(row.parts) or row.archived_at is not None:
         with transaction.atomic():  # another run may add parts at the same time
             row = Dataset.objects.select_for_update(no_key=True).get(pk=row.pk)
             row.parts = sorted(held | set(row.parts))
-            row.save(update_fields=["parts"])
+            if row.archived_at is not None:
+                activation.lock_bytes(shared=True)  # after the row's lock, as a deletion takes them
+                artifacts.store_dataset(written)  # a deletion may have removed the file meanwhile
+                _record_restored(row, by)
+            row.save(update_fields=["parts", "archived_at", "deleted_at"])
     return row
+
+
+def _record_restored(dataset: Dataset, by: User | None) -> None:
+    dataset.archived_at = dataset.deleted_at = None
+    Archival.objects.create(
+        registered_model=dataset.registered_model,
+        dataset=dataset,
+        action=Archival.Action.RESTORE,
+        reason="the same rows were stored again",
+        by=by,
+    )

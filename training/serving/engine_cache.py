@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.db import Error, connection
 from django.db.models import Exists, OuterRef, Q
 
-from core.errors import ArtifactError, ArtifactPruned, NoActiveVersion, UnknownVersion
+from core.errors import Archived, ArtifactError, ArtifactPruned, NoActiveVersion, UnknownVersion
 from training import artifacts
-from training.models import ModelVersion, RegisteredModel, Rollout
+from training.models import ModelVersion, RegisteredModel, Rollout, serving_versions
 from training.serving import routing
 from training.serving.routing import RoutedVersion
 from vigia_ml.engines import Engine
@@ -65,14 +66,17 @@ def served(model: RegisteredModel, number: int | None = None) -> Served:
     ------
     NoActiveVersion, UnknownVersion : the version does not exist.
     ArtifactError : its bytes cannot be used. ArtifactPruned : its artifact was pruned.
+    Archived : the model or the version was archived.
     """
     rows = model.versions.filter(status=ModelVersion.Status.ACTIVE)
     if number is not None:
         rows = model.versions.filter(number=number) if 0 < number < 2**31 else model.versions.none()
-    row: tuple[int, int | None] | None = rows.values_list("pk", "pruned__pk").first()
+    row: Any = rows.values_list("pk", "pruned__pk", "archived_at", "registered_model__archived_at").first()
     if row is None:
         raise NoActiveVersion(model.name) if number is None else UnknownVersion(model.name, number)
-    version_id, pruned = row
+    version_id, pruned, archived, model_archived = row
+    if archived is not None or model_archived is not None:
+        raise Archived(model.name if model_archived is not None else f"{model.name} {number}")
     if pruned is not None:  # a pruned version does not answer, even from this process's memory
         raise ArtifactPruned(f"{model.name} {number}")
     return ready(version_id)
@@ -243,7 +247,7 @@ def warm_up() -> None:
     A version that cannot be loaded is logged, and the others are still loaded.
     """
     try:
-        active = Q(status=ModelVersion.Status.ACTIVE)
+        active = Q(status=ModelVersion.Status.ACTIVE, registered_model__archived_at=None)
         tried = Exists(Rollout.objects.filter(version=OuterRef("pk"), stopped_at=None))
         rows = ModelVersion.objects.filter(active | Q(tried)).order_by("pk").values_list("pk", flat=True)
         for version_id in list(rows[:KEPT_VERSIONS]):
@@ -270,7 +274,7 @@ def unusable() -> dict[int, str]:
 
     A process verifies a version's bytes once, and again when the store's stamp changes.
     """
-    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).select_related("registered_model")
+    active = serving_versions().select_related("registered_model")
     errors = {}
     for version in active.defer("schema", "evaluation"):
         try:

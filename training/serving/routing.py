@@ -258,7 +258,9 @@ def _client_of(token: AuthToken) -> Client:
 
 
 def _arms_of(model: str, number: int | None) -> Arms | None:
-    rows = ModelVersion.objects.filter(registered_model__name=model)
+    rows = ModelVersion.objects.filter(
+        registered_model__name=model, registered_model__archived_at=None, archived_at=None
+    )
     if number is None:
         rows = rows.filter(status=ModelVersion.Status.ACTIVE)
     else:

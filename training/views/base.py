@@ -15,11 +15,13 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from drf_spectacular.utils import OpenApiParameter
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
+from core.errors import Archived
 from training.access import permissions
 from training.models import RegisteredModel
 from training.parsers import CsvBody, check_length
@@ -42,11 +44,13 @@ class ModelView(IdempotentView):
     ----------
     rights : method -> right; any right for the model suffices for other methods.
     model_name : the model of a route that does not name one.
+    takes_archived : whether the route also changes archived models; others answer 410 `archived`.
     """
 
     rights: ClassVar[dict[str, permissions.Right]] = {}
     max_bytes = settings.PREDICT_MAX_BYTES
     reads_body = True
+    takes_archived = False
     model_name: ClassVar[str] = ""
     model: RegisteredModel
 
@@ -58,6 +62,12 @@ class ModelView(IdempotentView):
             self.require(request, right)
         else:
             permissions.require_any(request.user, self.model)
+        if (
+            self.model.archived_at is not None
+            and not self.takes_archived
+            and request.method not in SAFE_METHODS
+        ):
+            raise Archived(self.model)
         # A method that the route lacks is answered with 405, also to a client that sent no body.
         method = (request.method or "").lower()
         if method in ("post", "put", "patch") and self.reads_body and hasattr(self, method):

@@ -29,9 +29,15 @@ from training.views.idempotent import CommittedResponse
 class ModelsView(APIView):
     """Lists the registered models for which this key has any right."""
 
-    @extend_schema(responses=RegisteredModelSerializer(many=True), operation_id="list_models")
+    @extend_schema(
+        responses=RegisteredModelSerializer(many=True),
+        operation_id="list_models",
+        parameters=[OpenApiParameter("archived", bool, description="`true` also lists archived models.")],
+    )
     def get(self, request: Request) -> Response:
         rows = permissions.visible_models(request.user)
+        if request.query_params.get("archived") != "true":
+            rows = rows.filter(archived_at=None)
         return Response(RegisteredModelSerializer(rows, many=True, context={"request": request}).data)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -14,10 +15,10 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from training import providers, queueing
-from training.access import permissions
+from training.access import permissions, quotas
 from training.jobs import leases
-from training.models import RegisteredModel, TrainingRun
-from training.parsers import CsvBody, CSVParser, StrictJSONParser
+from training.models import RegisteredModel, StoredUpload, TrainingRun
+from training.parsers import CsvBody, CSVParser, StrictJSONParser, body_size
 from training.providers import ModelProvider, UnsupportedForModel
 from training.registry import lookup
 from training.runs import requests as run_requests
@@ -69,6 +70,12 @@ class TrainingRunsView(ModelView):
     )
     def post(self, request: Request, model: str) -> Response:
         data, by = request.data, requesting_user(request)
+        if not isinstance(data, CsvBody) and not (isinstance(data, dict) and "instances" in data):
+            return self._request(request, data, by)
+        with quotas.charged(by, request.auth, StoredUpload.Kind.UPLOAD, body_size(request, data)):
+            return self._request(request, data, by)
+
+    def _request(self, request: Request, data: Any, by: User) -> Response:
         provider = providers.find(self.model.name)
         if provider is not None:
             _check_source(data, provider)

@@ -27,7 +27,7 @@ def context(request: HttpRequest, template_context: dict[str, Any]) -> dict[str,
     visible, now = visible_ids(request), timezone.now()
     log_ids = allowed_ids(request, "read_log")
     active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE).defer("evaluation", "parity")
-    models: Any = RegisteredModel.objects.filter(pk__in=visible).prefetch_related(
+    models: Any = RegisteredModel.objects.filter(pk__in=visible, archived_at=None).prefetch_related(
         Prefetch("versions", active, to_attr="active")
     )
     runs = TrainingRun.objects.filter(registered_model__in=visible)

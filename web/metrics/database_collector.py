@@ -24,7 +24,8 @@ from predictions.models import DriftReview, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
 from training import catalogue
-from training.models import Comparison, Job, ModelVersion, RegisteredModel, TrainingRun
+from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
+from training.registry import disk_use
 from vigia_ml.declaration import SMALLER_IS_BETTER
 from web.errors import DATABASE_AWAY
 
@@ -48,7 +49,7 @@ _LAST_REVIEWS: Final = """
         WHERE registered_model_id = model.id AND scheduled
         ORDER BY until DESC, id DESC LIMIT 1
     ) review
-    WHERE model.review_hours > 0
+    WHERE model.review_hours > 0 AND model.archived_at IS NULL
     UNION ALL
     SELECT review.id FROM training_registeredmodel model
     CROSS JOIN LATERAL (
@@ -57,7 +58,7 @@ _LAST_REVIEWS: Final = """
         WHERE newest.registered_model_id = model.id
         ORDER BY version.status = 'active' DESC, newest.until DESC, newest.id DESC LIMIT 1
     ) review
-    WHERE model.review_hours = 0
+    WHERE model.review_hours = 0 AND model.archived_at IS NULL
 """
 """The last scheduled review of each model: on-demand reviews of an hour or of a retired version do not move
 alerts. A model without a schedule has its last review, one of the active version first."""
@@ -95,7 +96,7 @@ def collect() -> Iterable[Metric]:
     """Returns the metrics of the database; without a database, `vigia_database_up` 0 alone."""
     families, up = Families(), True
     try:
-        for part in (_jobs, _versions, _reviews, _log):
+        for part in (_jobs, _versions, _reviews, _log, _stored):
             part(families)
     except DATABASE_AWAY as error:
         logger.warning("metrics of the database are missing: %s", error)
@@ -151,7 +152,7 @@ def _by_status(rows: Any, names: dict[int, str]) -> Counts:
 
 def _versions(families: Families) -> None:
     now = timezone.now()
-    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
+    active = serving_versions()
     for name, number, engine, created_at in active.values_list(
         "registered_model__name", "number", "engine", "created_at"
     ):
@@ -162,7 +163,8 @@ def _versions(families: Families) -> None:
 
 def _reviews(families: Families) -> None:
     now = timezone.now()
-    for name, hours in RegisteredModel.objects.values_list("name", "review_hours"):
+    kept = RegisteredModel.objects.filter(archived_at=None)
+    for name, hours in kept.values_list("name", "review_hours"):
         families.add("vigia_review_interval_seconds", (name,), hours * 3600 if hours else None)
     with connection.cursor() as cursor:
         cursor.execute(_LAST_REVIEWS)
@@ -218,6 +220,15 @@ def _value(metric: Any) -> float | None:
     if isinstance(metric, dict):
         metric = metric.get("value")
     return float(metric) if isinstance(metric, (int, float)) else None
+
+
+# -- the store -----------------------------------------------------------------------------------------
+
+
+def _stored(families: Families) -> None:
+    for use in disk_use.by_model():
+        families.add("vigia_stored_bytes", (use.model, "artifacts"), use.artifacts)
+        families.add("vigia_stored_bytes", (use.model, "datasets"), use.datasets)
 
 
 # -- the log -------------------------------------------------------------------------------------------

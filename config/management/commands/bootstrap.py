@@ -27,7 +27,7 @@ from core.version import VERSION
 from predictions.log import partitions
 from training import providers
 from training.access import client_keys
-from training.models import ModelVersion
+from training.models import ModelVersion, RegisteredModel, serving_versions
 from training.registry import lookup
 from training.serving import engine_cache
 
@@ -72,7 +72,7 @@ class Command(BaseCommand):
             interrupted = first_versions.requeue_interrupted()
             if interrupted:
                 self._say(f"  {interrupted} interrupted job(s) requeued")
-        missing = [row for row in rows if not options["no_models"] and not row.versions.exists()]
+        missing = [row for row in rows if not options["no_models"] and _lacks_version(row)]
         tasks: list[Callable[[], object]] = []
         if missing:
             self._say(f"Training first versions of {', '.join(row.name for row in missing)} …")
@@ -186,10 +186,13 @@ def static_sources() -> str:
     return json.dumps([[str(path.relative_to(root)), path.stat().st_mtime_ns] for path in paths])
 
 
+def _lacks_version(row: RegisteredModel) -> bool:
+    return row.archived_at is None and not row.versions.exists()
+
+
 def _active_versions_of_rows() -> QuerySet[ModelVersion, ModelVersion]:
     provided = [provider.name for provider in providers.every()]
-    active = ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE)
-    return active.exclude(registered_model__name__in=provided)
+    return serving_versions().exclude(registered_model__name__in=provided)
 
 
 def _first_to_try(unusable: dict[int, str]) -> ModelVersion | None:

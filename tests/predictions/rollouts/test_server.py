@@ -59,7 +59,7 @@ def test_rollouts_work_across_processes(
     # The shadow predicted the queued rows before the stopped server's processes ended.
     answered = set(Prediction.objects.filter(version=churn).values_list("id", flat=True))
     assert set(ShadowAnswer.objects.values_list("prediction_id", flat=True)) == answered
-    assert len(answered) > 180
+    assert len(answered) > 100, "at least 60 before the canary and nearly 60 after it"
     tally = ShadowTally.objects.filter(rollout=shadow).values_list("answered", "dropped", "failed")
     assert tuple(map(sum, zip(*tally, strict=True))) == (len(answered), 0, 0)
     assert "Traceback" not in server.printed()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from django.conf import settings
 
+from core.errors import Busy
 from training.runs import parquet_process
 from vigia_ml.fitting import parquet
 from vigia_ml.schema import Column, DatasetSchema
@@ -116,3 +118,20 @@ def test_what_a_web_process_imports_for_an_upload_is_light() -> None:
         [sys.executable, "-c", script], cwd=settings.BASE_DIR, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.usefixtures("_not_imported")
+def test_a_request_does_not_wait_for_ever_for_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_process, "WAIT_SECONDS", 0.1)
+    with ExitStack() as running:
+        for place in range(parquet_process.PROCESSES):
+            running.enter_context(parquet_process.dataset_writer(tmp_path / str(place), SCHEMA))
+        with (
+            pytest.raises(Busy, match="stores 2 uploads"),
+            parquet_process.dataset_writer(tmp_path / "more", SCHEMA),
+        ):
+            pass
+    with parquet_process.dataset_writer(tmp_path / "later", SCHEMA) as writer:
+        assert not isinstance(writer, parquet.DatasetWriter)
