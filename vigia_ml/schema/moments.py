@@ -58,7 +58,7 @@ def canonical(text: str, kind: MomentType, form: str = "") -> str:
         if kind == "date":
             if len(text) == 10 and date.fromisoformat(text).isoformat() == text:
                 return text
-        elif len(text) == 20 and f"{datetime.fromisoformat(text[:19]).isoformat()}Z" == text:
+        elif len(text) in (20, 27) and f"{datetime.fromisoformat(text[:-1]).isoformat()}Z" == text:
             return text
     except ValueError:
         pass

@@ -230,7 +230,7 @@ class _Spelling:
         renamed = dict(zip([field[0] for field in fields], [*written, key, *others], strict=True))
         self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
-        self._with_colons = [at for at, column in enumerate(schema.columns) if column.is_temporal]
+        self._temporal = [at for at, column in enumerate(schema.columns) if column.is_temporal]
         self._all_fields = _decoders(fields, renamed)
         # Most rows have no key; their structs hold the columns alone.
         plain = key == KEY_FIELD and not others
@@ -249,7 +249,7 @@ class _Spelling:
         ------
         Declined : the body holds an escaped colon, which would balance that of a duplicate name.
         """
-        if self._with_colons and b"\\u003" in body:
+        if self._temporal and b"\\u003" in body:
             raise Declined
         if self._columns_alone is not None:
             try:
@@ -258,19 +258,24 @@ class _Spelling:
                 pass  # a row has a key
             else:
                 values, absent = self._filled(rows)
-                return values, [None] * len(rows), self._width * len(rows) - absent + self._colons(values)
+                colons = self._width * len(rows) - absent
+                return (
+                    values,
+                    [None] * len(rows),
+                    self._with_times(values, colons) if self._temporal else colons,
+                )
         rows = self._all_fields(body, single)
         others = [row[self._width :] for row in rows]
         values, absent = self._filled([row[: self._width] for row in rows])
         absent += sum([row.count(UNSET) for row in others])
-        colons = len(self._names) * len(rows) - absent + self._colons(values)
-        return values, [_key(row[0]) for row in others], colons
+        colons = len(self._names) * len(rows) - absent
+        return values, [_key(row[0]) for row in others], self._with_times(values, colons)
 
-    def _colons(self, rows: list[tuple[Any, ...]]) -> int:
-        """Returns the number of colons within the texts of dates."""
-        if not self._with_colons:
-            return 0
-        return sum(row[at].count(":") for row in rows for at in self._with_colons if row[at] is not None)
+    def _with_times(self, rows: list[tuple[Any, ...]], colons: int) -> int:
+        """Adds the number of colons within the texts of dates."""
+        return colons + sum(
+            [row[at].count(":") for at in self._temporal for row in rows if row[at] is not None]
+        )
 
     def _filled(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
         """Returns the rows with nulls in place of absent fields, and the number of these."""
