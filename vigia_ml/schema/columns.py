@@ -287,16 +287,16 @@ class Column:
 
     def _moment_json(self, value: Any) -> Value:
         if not isinstance(value, str):
-            raise self._bad(f"not_a_{self.type}", moments.not_text(value, self.moment_type), value)
+            raise self._no_moment(moments.not_text(value, self.moment_type), value)
         if not value.strip():
-            raise self._bad(f"not_a_{self.type}", "must not be blank; send null for a missing value", value)
+            raise self._no_moment("must not be blank; send null for a missing value", value)
         return self._moment(value.strip(), value)
 
     def _moment(self, stripped: str, raw: str) -> Value:
         try:
             text = moments.canonical(stripped, self.moment_type, self.format)
         except BadMoment as bad:
-            raise self._bad(f"not_a_{self.type}", str(bad), raw) from None
+            raise self._no_moment(str(bad), raw) from None
         if self.limits != (None, None):
             self._check_limits(moments.code(text, self.moment_type), raw)
         return text
@@ -374,6 +374,11 @@ class Column:
         if self.type == "integer":
             return self._bad("not_an_integer", f"must be a whole number{hint}", value)
         return self._bad("not_a_number", f"must be a number{hint}", value)
+
+    def _no_moment(self, reason: str, value: Any) -> BadValue:
+        if self.type == "datetime":
+            return self._bad("not_a_datetime", reason, value)
+        return self._bad("not_a_date", reason, value)
 
     def _not_boolean(self, value: Any) -> BadValue:
         return self._bad("not_a_boolean", "must be true or false", value, (True, False, "yes", "no", 1, 0))
