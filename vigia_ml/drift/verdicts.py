@@ -72,11 +72,11 @@ class Finding:
     @property
     def moves_forward(self) -> bool:
         """Whether nearly all dates of the window are later than all training rows, as time passes."""
-        if self.kind not in ("date", "time") or "outside" not in self.bins["apart"]:
+        outside = [at for at, apart in enumerate(self.bins.get("apart", ())) if apart == "outside"]
+        if self.kind not in ("date", "time") or not outside:
             return False
-        *dates, _missing = self.bins["window"]
-        latest = max(at for at, apart in enumerate(self.bins["apart"]) if apart == "outside")
-        return sum(dates) > 0 and dates[latest] >= FORWARD * sum(dates)
+        dates: list[int] = self.bins["window"][:-1]  # without the missing ones
+        return sum(dates) > 0 and dates[outside[-1]] >= FORWARD * sum(dates)
 
 
 @dataclass(frozen=True, slots=True)

@@ -273,9 +273,8 @@ class _Spelling:
 
     def _with_times(self, rows: list[tuple[Any, ...]], colons: int) -> int:
         """Adds the number of colons within the texts of dates."""
-        return colons + sum(
-            [row[at].count(":") for at in self._temporal for row in rows if row[at] is not None]
-        )
+        texts: list[str] = [row[at] for at in self._temporal for row in rows if row[at] is not None]
+        return colons + sum([text.count(":") for text in texts])
 
     def _filled(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
         """Returns the rows with nulls in place of absent fields, and the number of these."""

@@ -107,6 +107,7 @@ def ranges(schema: DatasetSchema) -> Iterable[tuple[int, float, float]]:
     """Yields (position, lowest, highest) of the numbers and dates whose training range is known."""
     for at, column in enumerate(schema.columns):
         seen = column.seen
-        has_range = seen is not None and (column.is_numeric or column.is_temporal)
-        if has_range and seen.minimum is not None and seen.maximum is not None:
+        if seen is None or not (column.is_numeric or column.is_temporal):
+            continue
+        if seen.minimum is not None and seen.maximum is not None:
             yield at, seen.minimum, seen.maximum
