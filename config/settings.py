@@ -200,6 +200,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "make-partitions": _housekeeping("make_partitions", 6 * 3600.0),
     "forget-shadow-answers": _housekeeping("forget_shadow_answers", 24 * 3600.0),
     "prune-artifacts": _housekeeping("prune_artifacts", 24 * 3600.0),
+    "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
     "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
     "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
@@ -254,6 +255,7 @@ SPECTACULAR_SETTINGS = {
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
+PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
 PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
 STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)

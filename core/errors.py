@@ -86,6 +86,19 @@ class NotDeclared(Conflict):
     code = "not_declared"
 
 
+class NotTrainable(Conflict):
+    """The model's versions were pushed or imported, so this service has no pipeline that it could fit."""
+
+    code = "not_trainable"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"{model} cannot be trained here: its versions came as compiled graphs, which cannot be fitted "
+            "again; fit the pipeline where it was made and push it, or declare the model in "
+            f"training/catalogue/{model}.py"
+        )
+
+
 class AlreadyTrained(Conflict):
     """Every row of the request is in the active version's dataset."""
 

@@ -32,5 +32,10 @@ def commit() -> str:
 
 def code_version(source_sha256: str) -> str:
     """Returns platform version, commit and hash of a model's source, as a version records them."""
+    return f"{without_source()} source:{source_sha256[:12]}"
+
+
+def without_source() -> str:
+    """Returns platform version and commit, for a version that no source here declares."""
     revision = commit()
-    return f"{VERSION}{f'+{revision}' if revision else ''} source:{source_sha256[:12]}"
+    return f"{VERSION}{f'+{revision}' if revision else ''}"

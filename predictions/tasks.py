@@ -22,6 +22,7 @@ from predictions.rollups import counting
 from training import queueing
 from training.models import IdempotencyKey, RegisteredModel
 from training.registry import artifact_pruning
+from training.runs import pushes
 from vigia_ml.errors import VigiaError
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,12 @@ def prune_artifacts() -> int:
         done = artifact_pruning.prune(model, is_referred_to=is_in_the_log)
         removed += sum(not each.kept for each in done)
     return removed
+
+
+@shared_task
+def remove_left_pushes() -> int:
+    """Removes files of pushes that no unfinished run needs; returns the number of pushes."""
+    return pushes.remove_orphans()
 
 
 @shared_task

@@ -249,6 +249,7 @@ def variables_in_code() -> frozenset[str]:
 def test_every_environment_variable_is_in_the_operators_table() -> None:
     documented = set(table_words(DOCS / "operating.md", VARIABLE, under="Environment variables"))
     documented |= set(table_words(DOCS / "deploying" / "backups.md", VARIABLE))
+    documented |= set(table_words(DOCS / "client.md", VARIABLE))
     read = variables_in_code()
     assert sorted(read - documented) == [], "not in docs/operating.md"
     assert sorted(documented - read) == [], "docs/operating.md names unused variables"

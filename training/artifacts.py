@@ -3,8 +3,10 @@
 Bytes are stored under their sha256. Before bytes are loaded, this module checks digest and HMAC on these very
 bytes; their names come from the version's row alone, never from a user.
 
-A version has its fitted pipeline (a pickle) and, if it was compiled, the bytes of the engine that serves it.
-Serving a compiled version unpickles nothing.
+A trained version has its fitted pipeline (a pickle) and, if it was compiled, the bytes of the engine that
+serves it. Serving a compiled version unpickles nothing. A pushed or imported version has a compiled graph
+alone. Its bytes came from outside, so they are signed as a graph, and such bytes are never
+unpickled.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from django.conf import settings
 from django.core.files.base import ContentFile, File
@@ -47,6 +49,11 @@ LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "joblib", "skl2onnx", "
 COMPILED = "onnx"  # the engine's name, without importing the engine
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CHUNK = 2**20
+Signing = Literal["training.artifacts", "training.graphs"]
+ARTIFACTS: Final[Signing] = "training.artifacts"
+"""Salt of the signatures of bytes that this service wrote: pickles, and the engines compiled from them."""
+GRAPHS: Final[Signing] = "training.graphs"
+"""Salt of the signatures of graphs that came from outside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,12 @@ def libraries() -> dict[str, str]:
     return versions
 
 
-def store(data: bytes) -> Stored:
+def store(data: bytes, salt: Signing = ARTIFACTS) -> Stored:
     """Stores model bytes; equal bytes are stored once."""
     digest = hashlib.sha256(data).hexdigest()
     # Written even if the name exists: the stored bytes may be damaged, and this repairs them.
-    _write(_name(digest), ContentFile(data))
-    return Stored(digest, _signing(data).hexdigest(), len(data))
+    write_file(_name(digest), ContentFile(data))
+    return Stored(digest, _signing(data, salt).hexdigest(), len(data))
 
 
 def ensure(stored: Stored, data: bytes) -> None:
@@ -132,6 +139,11 @@ def fetch(version: ModelVersion) -> bytes:
     return b"".join(_verified(*_fitted(version)))
 
 
+def is_graph(version: ModelVersion) -> bool:
+    """Returns whether a version came from outside as a compiled graph, so that it has no pickle."""
+    return version.origin != "trained"
+
+
 def fetch_compiled(version: ModelVersion) -> bytes:
     """Returns the verified bytes of a version's compiled engine; raises the errors of `fetch`."""
     if not version.compiled_sha256:
@@ -150,6 +162,7 @@ def load(version: ModelVersion) -> engines.Engine:
     ------
     ArtifactError : see `fetch`; for scikit-learn's engine also when another scikit-learn built the artifact.
     """
+    _check_engine(version, version.engine)
     _check_libraries_of_engine(version)
     data = fetch_compiled(version) if version.engine == COMPILED else fetch(version)
     return _loaded(version, version.engine, data)
@@ -158,19 +171,35 @@ def load(version: ModelVersion) -> engines.Engine:
 def load_pipeline(version: ModelVersion) -> SklearnEngine:
     """Loads the version's fitted pipeline, whichever engine serves it; comparisons and replays use it.
 
+    A pushed or imported version has none: its graph answers in the pipeline's place.
+
     Raises
     ------
     ArtifactError : see `fetch`; also when another scikit-learn built the artifact.
     """
+    if is_graph(version):
+        from vigia_ml.engines.frame_adapter import AskedByFrame
+        from vigia_ml.engines.sklearn import SklearnEngine
+
+        graph = cast("engines.MatrixEngine", _loaded(version, COMPILED, fetch_compiled(version)))
+        schema = version.dataset_schema
+        return SklearnEngine(AskedByFrame(graph, schema), schema)
     check_libraries(version)
     return cast("SklearnEngine", _loaded(version, "sklearn", fetch(version)))
 
 
 def _loaded(version: ModelVersion, engine: str, data: bytes) -> engines.Engine:
+    _check_engine(version, engine)
     try:
         return engines.load(engine, data, version.dataset_schema)
     except Exception as error:  # unpickling runs code of other classes, which may raise any error
         raise ArtifactError(f"{version} cannot be loaded by this code: {error}") from error
+
+
+def _check_engine(version: ModelVersion, engine: str) -> None:
+    """Raises `ArtifactError` for an engine that would unpickle bytes from outside."""
+    if is_graph(version) and engine != COMPILED:
+        raise ArtifactError(f"{version} came as a compiled graph; the engine {engine[:20]!r} cannot load it")
 
 
 def check_libraries(version: ModelVersion) -> None:
@@ -206,10 +235,11 @@ def store_dataset(written: Written) -> None:
     """Stores a finished Parquet file under its content address."""
     name = f"datasets/{written.sha256[:2]}/{written.sha256}.parquet"
     with written.path.open("rb") as stream:
-        _write(name, File(stream))
+        write_file(name, File(stream))
 
 
-def _write(name: str, content: File) -> None:  # type: ignore[type-arg]
+def write_file(name: str, content: File) -> None:  # type: ignore[type-arg]
+    """Stores a file; raises `StoreUnavailable` when it cannot be written."""
     try:
         _check_space(content.size)
         default_storage.save(name, content)
@@ -228,7 +258,7 @@ def _check_space(size: int) -> None:
 def probe() -> None:
     """Writes a few bytes to the store and removes them; raises `StoreUnavailable` when the write fails."""
     name = f"probes/{socket.gethostname()}-{os.getpid()}"
-    _write(name, ContentFile(bytes(4096)))  # an empty file can be written to a full disk
+    write_file(name, ContentFile(bytes(4096)))  # an empty file can be written to a full disk
     with suppress(Exception):
         default_storage.delete(name)
 
@@ -263,7 +293,7 @@ def stamp(version: ModelVersion) -> object:
     ------
     ArtifactError : the bytes are missing.
     """
-    description, digest, _ = _serving(version)
+    description, digest, *_ = _serving(version)
     try:
         return default_storage.size(_name(digest)), default_storage.get_modified_time(_name(digest))
     except Exception as error:  # each storage has its own errors
@@ -276,20 +306,30 @@ def verify(version: ModelVersion) -> None:
     deque(_verified(*_serving(version)), maxlen=0)  # keeps none of the pieces
 
 
-def _fitted(version: ModelVersion) -> tuple[str, str, str]:
-    """Returns (description, digest, signature) of the bytes of a version's fitted pipeline."""
-    return f"the artifact of {version}", version.artifact_sha256, version.artifact_hmac
+Bytes = tuple[str, str, str, Signing]
+"""Description, digest, signature, and its salt."""
 
 
-def _compiled(version: ModelVersion) -> tuple[str, str, str]:
-    return f"the compiled engine of {version}", version.compiled_sha256, version.compiled_hmac
+def _fitted(version: ModelVersion) -> Bytes:
+    """Returns the bytes of a version's fitted pipeline."""
+    description = f"the artifact of {version}"
+    return description, version.artifact_sha256, version.artifact_hmac, _salt(version)
 
 
-def _serving(version: ModelVersion) -> tuple[str, str, str]:
+def _compiled(version: ModelVersion) -> Bytes:
+    description = f"the compiled engine of {version}"
+    return description, version.compiled_sha256, version.compiled_hmac, _salt(version)
+
+
+def _salt(version: ModelVersion) -> Signing:
+    return GRAPHS if is_graph(version) else ARTIFACTS
+
+
+def _serving(version: ModelVersion) -> Bytes:
     return _compiled(version) if version.engine == COMPILED else _fitted(version)
 
 
-def _verified(description: str, digest: str, signature: str) -> Iterator[bytes]:
+def _verified(description: str, digest: str, signature: str, salt: Signing) -> Iterator[bytes]:
     """Yields the stored bytes of a digest; the last step verifies them all, so use no piece before the end.
 
     Raises
@@ -298,7 +338,7 @@ def _verified(description: str, digest: str, signature: str) -> Iterator[bytes]:
     """
     if not DIGEST.fullmatch(digest):
         raise ArtifactError(f"{description} cannot be found: its row holds no valid digest")
-    content, sign = hashlib.sha256(), _signing(b"")
+    content, sign = hashlib.sha256(), _signing(b"", salt)
     for chunk in _chunks(description, _name(digest)):
         content.update(chunk)
         sign.update(chunk)
@@ -331,5 +371,5 @@ def _name(digest: str) -> str:
     return f"artifacts/{digest[:2]}/{digest}"
 
 
-def _signing(data: bytes) -> hmac.HMAC:
-    return salted_hmac("training.artifacts", data, secret=settings.ARTIFACT_KEY, algorithm="sha256")
+def _signing(data: bytes, salt: Signing) -> hmac.HMAC:
+    return salted_hmac(salt, data, secret=settings.ARTIFACT_KEY, algorithm="sha256")

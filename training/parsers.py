@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import IO, Any, BinaryIO, cast
 
 from django.conf import settings
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, FormParser, MultiPartParser
@@ -150,6 +151,17 @@ def _read(stream: IO[Any], limit: int) -> bytes:
     if len(body) > limit:
         raise TooLarge(f"the body has more than the accepted {limit:,} bytes")
     return body
+
+
+class PushParser(MultiPartParser):
+    """Reads a multipart body and writes its files to the disk, whatever their size."""
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        request = (parser_context or {})["request"]
+        request.upload_handlers = [TemporaryFileUploadHandler(request)]
+        return super().parse(stream, media_type, parser_context)
 
 
 INSTANCE_PARSERS = [RawJSONParser, CSVParser, FormParser, MultiPartParser]

@@ -8,7 +8,7 @@ canary, audit and the store of artifacts are the same for all models.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -42,6 +42,8 @@ class BuildResult:
     metrics, baseline : metrics on the hold-out. evaluation : further results of the evaluation, as JSON.
     parameters : hyper-parameters that a search chose. reference : see `vigia_ml.reference_profile`; None: the
     version has no drift reviews. source_sha256 : digest of the code that declares and builds the model.
+    classes : classes in the order of the engine's probabilities; None for a regression.
+    code_version, libraries : the code and the libraries that built the version; empty: this process's.
     notes : notes on the rows; see `vigia_ml.notes`. nothing_new : the active version was trained on all rows.
     """
 
@@ -60,6 +62,9 @@ class BuildResult:
     evaluation: dict[str, Any] | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     threshold: float | None = None
+    classes: Sequence[Any] | None = None
+    code_version: str = ""
+    libraries: Mapping[str, str] = field(default_factory=dict)
     compiled: bytes | None = None
     parity: dict[str, Any] | None = None
     reference: Profile | None = None

@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.reverse import reverse
 
-from training import catalogue, providers
+from training import providers
 from training.models import (
     Activation,
     Archival,
@@ -20,6 +20,7 @@ from training.models import (
     RegisteredModel,
     TrainingRun,
 )
+from training.registry import declarations
 from training.reports import side_by_side
 from vigia_ml.schema import Column, DatasetSchema, moments
 from vigia_ml.schema.columns import Value
@@ -108,8 +109,8 @@ class TrainingRunSerializer(EvaluatedSerializer, serializers.ModelSerializer[Tra
     class Meta:
         model = TrainingRun
         fields: ClassVar = [
-            "id", "status", "model", "mode", "source", "repeat", "search", "version", "activated", "stage",
-            "percent", "log_tail", "error", "dataset", "metrics", "baseline", "gate", "split",
+            "id", "status", "model", "origin", "mode", "source", "repeat", "search", "version", "activated",
+            "stage", "percent", "log_tail", "error", "dataset", "metrics", "baseline", "gate", "split",
             "duplicates_dropped", "notes", "attempts", "heartbeat_at", "cancel_requested_at", "queued_at",
             "started_at", "finished_at", "links",
         ]  # fmt: skip
@@ -165,6 +166,23 @@ class TrainingRequestSerializer(serializers.Serializer[Any]):
         return super().get_fields() | {"from": serializers.CharField(required=False, help_text=text)}
 
 
+class PushSerializer(serializers.Serializer[Any]):
+    """A push: a compiled graph, its rows, the pipeline's answers, and a manifest with each file's digest."""
+
+    manifest = serializers.CharField(
+        help_text="JSON: format, task, schema, classes, threshold, primary_metric, title, description, "
+        "estimator, libraries, parity, and size and sha256 of each file."
+    )
+    graph = serializers.FileField(help_text="ONNX model that the library compiled for the schema.")
+    train = serializers.FileField(
+        help_text="Parquet: the rows on which the pipeline was fitted, with target."
+    )
+    holdout = serializers.FileField(help_text="Parquet: rows on which it was not fitted, with target.")
+    answers = serializers.FileField(
+        help_text="Parquet: the pipeline's answer to each hold-out row: `prediction`, or `p0`, `p1`, …"
+    )
+
+
 class ParitySerializer(serializers.Serializer[Any]):
     """The difference between the compiled engine's answers and scikit-learn's on the same rows."""
 
@@ -197,7 +215,7 @@ class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVe
     class Meta:
         model = ModelVersion
         fields: ClassVar = [
-            "model", "version", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
+            "model", "version", "origin", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
             "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
             "parity", "lineage", "schema", "archived_at", "created_at", "links",
         ]  # fmt: skip
@@ -214,7 +232,9 @@ class VersionSummarySerializer(LinkedSerializer, serializers.ModelSerializer[Mod
 
     class Meta:
         model = ModelVersion
-        fields: ClassVar = ["version", "status", "metrics", "engine", "archived_at", "created_at", "links"]
+        fields: ClassVar = [
+            "version", "origin", "status", "metrics", "engine", "archived_at", "created_at", "links",
+        ]  # fmt: skip
 
 
 class EvaluationRequestSerializer(serializers.Serializer[Any]):
@@ -311,7 +331,7 @@ class ReferenceSerializer(serializers.Serializer[Any]):
     """Rows that refer to a model, a version or a dataset."""
 
     kind = serializers.CharField()
-    count = serializers.IntegerField(allow_null=True, help_text="Null: more than the kind says.")
+    count = serializers.IntegerField(allow_null=True, help_text="Null: the kind is a fact.")
     blocks = serializers.BooleanField(help_text="Whether these rows prevent archiving.")
 
 
@@ -422,7 +442,8 @@ def _schema(model: RegisteredModel) -> DatasetSchema | None:
     active = model.active_version
     if active is not None:
         return active.dataset_schema
-    return catalogue.get(model.name).schema if model.name in catalogue.names() else None
+    declared = declarations.find(model) if providers.find(model.name) is None else None
+    return declared.schema if declared is not None and declared.schema.columns else None
 
 
 # -- derived from a schema -----------------------------------------------------------------------------

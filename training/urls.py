@@ -3,7 +3,7 @@
 from django.urls import URLPattern, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
-from training.views import archives, evaluations, registry, runs
+from training.views import archives, evaluations, registry, runs, versions
 from training.views.base import ModelView
 
 
@@ -30,7 +30,7 @@ urlpatterns = [
     path("models/<str:model>/", registry.ModelDetailView.as_view(), name="model"),
     path("models/<str:model>/active/", registry.ActiveView.as_view(), name="active"),
     path("models/<str:model>/rollback/", registry.RollbackView.as_view(), name="rollback"),
-    path("models/<str:model>/versions/", registry.VersionsView.as_view(), name="versions"),
+    path("models/<str:model>/versions/", versions.VersionsView.as_view(), name="versions"),
     path("models/<str:model>/versions/<int:number>/", registry.VersionDetailView.as_view(), name="version"),
     path(
         "models/<str:model>/versions/<int:number>/activate/", registry.ActivateView.as_view(), name="activate"

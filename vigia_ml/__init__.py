@@ -1,7 +1,7 @@
 """Vigía's library: everything about a model, from the columns of its CSV to a compiled engine. No Django
 here.
 
-    from vigia_ml import Column, DatasetSchema, ModelDeclaration
+    from vigia_ml import Client, Column, DatasetSchema, ModelDeclaration
 
 The package imports names at their first use, so that a process that only validates rows does not import
 scikit-learn.
@@ -19,6 +19,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vigia_ml.client import AsyncClient, Client
     from vigia_ml.declaration import Gate, ModelDeclaration, MonitoringConfig
     from vigia_ml.engines import Engine, MatrixEngine, Scored, Scores
     from vigia_ml.errors import Malformed, VigiaError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Column",
     "DatasetSchema",
     "Engine",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "vigia_ml.client": ("AsyncClient", "Client"),
     "vigia_ml.declaration": ("Gate", "ModelDeclaration", "MonitoringConfig"),
     "vigia_ml.engines": ("Engine", "MatrixEngine", "Scored", "Scores"),
     "vigia_ml.errors": ("Malformed", "VigiaError"),

@@ -15,6 +15,8 @@ Space = Mapping[str, Any]
 
 CLASSIFICATION_METRICS: Final = ("roc_auc", "accuracy", "precision", "recall", "f1", "log_loss", "brier")
 REGRESSION_METRICS: Final = ("rmse", "mae", "r2", "mape")
+PRIMARY: Final[Mapping[Task, str]] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
+"""Usual primary metrics, which outcomes give as well; for more than two classes they do not give the area."""
 SMALLER_IS_BETTER: Final = frozenset({"log_loss", "brier", "rmse", "mae", "mape"})
 
 

@@ -58,6 +58,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         "Trained versions, their activation and rollback.",
         {
             "list_versions": "List the versions of a model",
+            "push_version": "Push a version as a compiled graph",
             "get_version": "Show one version",
             "get_model_card": "Get the model card of a version",
             "get_active": "Show the version active now, or at a time",

@@ -21,8 +21,8 @@ from predictions.quality.hourly_tallies import task_of
 from predictions.quality.metrics import Tally
 from predictions.rollups import hours, reading
 from predictions.rollups.hours import floor
-from training import catalogue
 from training.models import ModelVersion, RegisteredModel
+from training.registry import declarations
 from training.reports import side_by_side
 from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
@@ -114,10 +114,8 @@ def pending_hours(model: RegisteredModel, since: dt.datetime, until: dt.datetime
 
 def watch_of(model: RegisteredModel) -> MonitoringConfig:
     """Returns the monitoring settings of the model's declaration; the defaults if its file was removed."""
-    try:
-        return catalogue.get(model.name).watch
-    except catalogue.UnknownDeclaration:
-        return MonitoringConfig()
+    declared = declarations.find(model)
+    return MonitoringConfig() if declared is None else declared.watch
 
 
 def watched_metric(model: RegisteredModel) -> str | None:

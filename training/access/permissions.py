@@ -27,6 +27,19 @@ def require(user: AbstractBaseUser | AnonymousUser, right: Right, model: Registe
         raise Forbidden(f"this needs the right {right!r} for {model.name}")
 
 
+def require_everywhere(user: AbstractBaseUser | AnonymousUser, right: Right, name: str) -> None:
+    """Raises `Forbidden` unless `user` has `right` for every model, also for `name`, which does not exist."""
+    if not may_everywhere(user, right):
+        raise Forbidden(
+            f"no model is called {name[:60]!r}; to create it, this needs the right {right!r} for all models"
+        )
+
+
+def may_everywhere(user: AbstractBaseUser | AnonymousUser, right: Right) -> bool:
+    """Returns whether `user` has `right` for every model, also for those to come."""
+    return isinstance(user, User) and user.is_active and (user.is_superuser or _unlimited(user, [right]))
+
+
 def require_any(user: AbstractBaseUser | AnonymousUser, model: RegisteredModel) -> None:
     """Raises `Forbidden` unless `user` has some right for `model`."""
     if not visible_models(user).filter(pk=model.pk).exists():
@@ -52,13 +65,23 @@ def _models(
         return everything.none()
     if user.is_superuser:
         return everything
-    permissions = Permission.objects.filter(
+    if _unlimited(user, rights):
+        return everything
+    granting = user.groups.filter(permissions__in=_permissions(rights))
+    return everything.filter(group_scopes__group__in=granting).distinct()
+
+
+def _permissions(rights: list[str]) -> QuerySet[Permission, Permission]:
+    return Permission.objects.filter(
         codename__in=rights, content_type__app_label="training", content_type__model="registeredmodel"
     )
+
+
+def _unlimited(user: User, rights: list[str]) -> bool:
+    """Returns whether `user` has one of the rights directly, or by a group without a scope."""
+    permissions = _permissions(rights)
     granting = user.groups.filter(permissions__in=permissions)
-    if permissions.filter(user=user).exists() or granting.filter(scope__isnull=True).exists():
-        return everything
-    return everything.filter(group_scopes__group__in=granting).distinct()
+    return permissions.filter(user=user).exists() or granting.filter(scope__isnull=True).exists()
 
 
 def needs_another(version: ModelVersion, by: User | None) -> bool:

@@ -19,7 +19,7 @@ from training.admin.archive_pages import ArchivablePages
 from training.admin.columns import column
 from training.admin.rights import allowed_ids, is_superuser, require
 from training.models import ModelVersion, RegisteredModel, TrainingRun, sharing_versions
-from training.registry import activation, disk_use
+from training.registry import activation, declarations, disk_use
 from training.reports import side_by_side as comparison
 from training.runs import requests as run_requests
 from training.templatetags.vigia import badge, metric
@@ -55,6 +55,13 @@ def _primary(row: Any) -> str:
     )
 
 
+def _origin(row: RegisteredModel) -> str:
+    """Returns the place that declares how a model's versions are made."""
+    if declarations.is_trainable(row):
+        return "file of the catalogue"
+    return "application" if providers.find(row.name) else "pushes" if row.declared else "its file was removed"
+
+
 def _newest_version(row: RegisteredModel) -> int:
     return row.versions.values_list("number", flat=True).order_by("-number").first() or 0
 
@@ -62,7 +69,9 @@ def _newest_version(row: RegisteredModel) -> int:
 @admin.register(RegisteredModel)
 class RegisteredModelAdmin(ArchivablePages):
     model_field: ClassVar = "pk"
-    nothing_yet: ClassVar = "A model is one file in training/catalogue/; the next start registers it."
+    nothing_yet: ClassVar = (
+        "A model is one file in training/catalogue/, which the next start registers, or the first push."
+    )
     list_display: ClassVar = [
         "name",
         "title",
@@ -70,6 +79,7 @@ class RegisteredModelAdmin(ArchivablePages):
         column("primary", "primary metric", _primary),
         column("decides", "policy", lambda row: row.get_policy_display(), "policy"),
         column("versions_made", "versions", _newest_version),
+        column("declared_by", "declared by", _origin),
         column("state", "state", lambda row: badge("archived", "warn") if row.archived_at else "in use"),
     ]
     pages: ClassVar = {
@@ -119,6 +129,7 @@ class RegisteredModelAdmin(ArchivablePages):
         versions = side_by_side(row, active)
         columns = [version.metrics for version in versions]
         may_activate = row.archived_at is None and row.pk in allowed_ids(request, "activate")
+        not_trainable = declarations.why_not_trainable(row)
         return {
             "title": row.title,
             "show_history": True,
@@ -144,8 +155,10 @@ class RegisteredModelAdmin(ArchivablePages):
             "can_train": (
                 (active or provider) is not None
                 and row.archived_at is None
+                and not not_trainable
                 and row.pk in allowed_ids(request, "train")
             ),
+            "not_trainable": not_trainable,
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -11,7 +12,7 @@ from training.admin.columns import MODEL, column, numbered
 from training.admin.filters import ModelFilter, by_choice
 from training.admin.jobs import PROGRESS, REQUESTED_BY, JobAdmin
 from training.admin.rights import allowed_ids
-from training.models import Job, TrainingRun
+from training.models import Job, Origin, TrainingRun
 from training.registry import answers_check
 from training.templatetags.vigia import run_badges
 
@@ -37,10 +38,15 @@ class TrainingRunAdmin(JobAdmin):
         PROGRESS,
         column("result", "version", _version),
         column("rows", "rows", _rows),
+        column("origin_name", "origin", attrgetter("origin")),
         "queued_at",
         REQUESTED_BY,
     ]
-    list_filter: ClassVar = [ModelFilter, by_choice("status", Job.Status)]
+    list_filter: ClassVar = [
+        ModelFilter,
+        by_choice("status", Job.Status),
+        by_choice("origin", Origin),
+    ]
     related: ClassVar = ("registered_model", "upload", "dataset", "requested_by")
     versions: ClassVar = ("version",)
 

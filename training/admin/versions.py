@@ -18,7 +18,7 @@ from training.admin.archive_pages import ArchivablePages
 from training.admin.columns import column, username
 from training.admin.filters import ModelFilter, by_choice
 from training.admin.rights import allowed_ids, require
-from training.models import LARGE_COLUMNS, ModelVersion, PrunedArtifact, sharing_versions
+from training.models import LARGE_COLUMNS, ModelVersion, Origin, PrunedArtifact, sharing_versions
 from training.registry import answers_check
 from training.reports import comparison_requests, model_card, sections, side_by_side
 from training.templatetags.vigia import badge, metric, missed_gate
@@ -60,11 +60,16 @@ class ModelVersionAdmin(ArchivablePages):
         column("others", "other metrics", _others),
         column("comparison_link", "compare", _comparison_link),
         column("rows", "rows", lambda row: f"{row.train_rows + row.holdout_rows:,}"),
+        column("origin_name", "origin", attrgetter("origin"), "origin"),
         "engine",
-        column("trained", "trained (UTC)", attrgetter("created_at"), "created_at"),
+        column("trained", "made (UTC)", attrgetter("created_at"), "created_at"),
         column("made_by", "by", lambda row: username(row.created_by)),
     ]
-    list_filter: ClassVar = [ModelFilter, by_choice("status", ModelVersion.Status)]
+    list_filter: ClassVar = [
+        ModelFilter,
+        by_choice("status", ModelVersion.Status),
+        by_choice("origin", Origin),
+    ]
     related: ClassVar = ("registered_model", "dataset", "created_by")
     # Other pages also search versions by these fields.
     search_fields: ClassVar = ["registered_model__name", "=number"]

@@ -226,7 +226,15 @@ def execute(job_kind: type[Job], job_id: int) -> bool:
 
 
 def do(lease: Lease) -> None:
-    """Does a claimed job and records its result or its error in the row."""
+    """Does a claimed job, records its result or its error in the row, and removes its files."""
+    _do(lease)
+    if lease.kind.cleanup:
+        cleanup: Callable[[int], None] = import_string(lease.kind.cleanup)
+        with suppress(Error):  # the job has finished; housekeeping removes what is left
+            cleanup(lease.job_id)
+
+
+def _do(lease: Lease) -> None:
     work: Work = import_string(lease.kind.work)
     name = f"{lease.kind._meta.label_lower} {lease.job_id}"
     try:

@@ -17,6 +17,7 @@ class Job(models.Model):
     Attributes
     ----------
     work : dotted path of the function that does a job of this kind, a `training.jobs.leases.Work`.
+    cleanup : dotted path of a function that takes the id of a finished job and removes its files; or empty.
     lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
     attempts : claims so far. heartbeat_at : time when its process was last alive.
     log_tail : the last lines of its process. error : the error message.
@@ -32,6 +33,7 @@ class Job(models.Model):
         CANCELLED = "cancelled"
 
     work: ClassVar[str]
+    cleanup: ClassVar[str] = ""
     FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")
@@ -81,6 +83,7 @@ class TrainingRun(Job):
     """One request for a training run, its progress and its result."""
 
     work = "training.runs.execution.train"
+    cleanup = "training.runs.pushes.remove_files"
 
     class Mode(models.TextChoices):
         APPEND = "append", "append: the active version's rows and the new rows"

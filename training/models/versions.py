@@ -91,6 +91,10 @@ class ModelVersion(models.Model):
             models.CheckConstraint(
                 condition=~Q(engine="onnx") | ~Q(compiled_sha256=""), name="version_onnx_is_compiled"
             ),
+            # Bytes that came from outside are never unpickled.
+            models.CheckConstraint(
+                condition=Q(origin="trained") | Q(engine="onnx"), name="version_from_outside_is_graph"
+            ),
             # Also the index by which every request finds the active version.
             models.UniqueConstraint(
                 fields=["registered_model"], condition=Q(status="active"), name="one_active_version"
@@ -131,6 +135,7 @@ class ModelVersion(models.Model):
             "parameters": self.parameters,
             "artifact_pruned_at": self.pruned_at,
             "training_run": self.run_id,
+            "origin": self.origin,
             "trained_by": self.created_by.get_username() if self.created_by else None,
             "trained_at": self.created_at,
         }

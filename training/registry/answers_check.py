@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ANSWERS: Final = "answers"
 """Name of the check in the gate."""
 ADVICE: Final = "; correct build() in the model's file"
+OF_A_GRAPH: Final = "; correct the pipeline and push it again"
 TOLERANCE: Final = 1e-4
 """Relative. This check finds different answers; `vigia_ml.engines.parity` compares digits."""
 
@@ -51,14 +52,19 @@ def register(name: str, ask: str) -> None:
     _PATHS[name] = ask
 
 
-def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequence[Expected]) -> Check:
+def check(
+    served: Served,
+    rows: Sequence[Mapping[str, Value]],
+    expected: Sequence[Expected],
+    advice: str = ADVICE,
+) -> Check:
     """Returns check ``answers``: by JSON and CSV, in one request and one by one, the candidate must answer
     hold-out rows as it did in its evaluation.
 
     Parameters
     ----------
     served : the candidate as a web process loads it. rows : rows of the hold-out.
-    expected : the candidate's answers to these rows in its evaluation.
+    expected : the candidate's answers to these rows in its evaluation. advice : end of a failure's message.
     """
     from vigia_ml.evaluation.metrics import Check  # pandas and scikit-learn, which a job needs anyway
 
@@ -70,12 +76,12 @@ def check(served: Served, rows: Sequence[Mapping[str, Value]], expected: Sequenc
             try:
                 answers = ask(served, [rows[place] for place in places])
             except Exception as error:  # every prediction would meet the same error
-                message = f"{request}: the version does not answer: {_first_line(error)}{ADVICE}"
+                message = f"{request}: the version does not answer: {_first_line(error)}{advice}"
                 return Check(ANSWERS, None, None, False, message)
             for place, (answer, probability) in zip(places, answers, strict=True):
                 difference = _difference(served.schema.target, answer, probability, *expected[place])
                 if difference:
-                    return Check(ANSWERS, None, None, False, f"{request}: {difference}{ADVICE}")
+                    return Check(ANSWERS, None, None, False, f"{request}: {difference}{advice}")
     message = f"requests by {' and '.join(_PATHS)} with {len(rows)} hold-out rows give the evaluated answers"
     return Check(ANSWERS, None, None, True, message)
 

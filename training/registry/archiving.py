@@ -38,8 +38,8 @@ Action = Archival.Action
 class Reference:
     """Rows that still refer to a model, a version or a dataset.
 
-    kind : name of the rows in the plural. count : their number; None: there are some. blocks : whether they
-    prevent archiving.
+    kind : name of the rows in the plural, or a fact. count : their number; None for a fact.
+    blocks : whether they prevent archiving.
     """
 
     kind: str
@@ -47,8 +47,7 @@ class Reference:
     blocks: bool = False
 
     def __str__(self) -> str:
-        number = "" if self.count is None else f"{self.count:,} "
-        return f"{number}{self.kind}"
+        return self.kind if self.count is None else f"{self.kind}: {self.count:,}"
 
 
 FromAbove = Callable[[Target], Iterator[Reference]]
@@ -78,15 +77,18 @@ def references(target: Target) -> list[Reference]:
 def _own(target: Target) -> Iterator[Reference]:
     if isinstance(target, ModelVersion):
         running = Rollout.objects.filter(version=target, stopped_at=None).count()
-        yield Reference("activation: the version is active", int(_is_active(target)), blocks=True)
+        if _is_active(target):
+            yield Reference("it is the active version", None, blocks=True)
         yield Reference("running rollouts", running, blocks=True)
         yield Reference("ended rollouts", Rollout.objects.filter(version=target).count() - running)
         yield Reference("activations", target.activations.count())
         compared = Comparison.objects.filter(Q(before=target) | Q(after=target))
         yield Reference("comparisons", compared.count())
-        yield Reference("rollback: the version is its target", int(_is_rollback_target(target)))
+        if _is_rollback_target(target):
+            yield Reference("it is the target of a rollback", None)
     elif isinstance(target, Dataset):
-        yield Reference("active version trained on it", target.versions.filter(status="active").count())
+        if target.versions.filter(status="active").exists():
+            yield Reference("the active version was trained on it", None)
         yield Reference("versions trained on it", target.versions.count())
         yield Reference("training runs with its rows", target.runs.count())
         others = Dataset.objects.filter(registered_model=target.registered_model_id)
@@ -130,8 +132,8 @@ def archive(target: Target, *, by: User | None, reason: str) -> Archival:
         blocking = [str(row) for row in references(target) if row.blocks]
         if blocking:
             raise Conflict(
-                f"cannot archive {named(target)} because of {', '.join(blocking)}: end that first "
-                "(activate another version, stop the rollout, wait for the run)",
+                f"cannot archive {named(target)} yet ({', '.join(blocking)}): activate another version, "
+                "stop the rollout, or wait for the run",
                 code="still_in_use",
             )
         return _record(target, Action.ARCHIVE, by, reason, archived_at=timezone.now())

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from core.errors import ArtifactError, Conflict
-from training import artifacts, catalogue
+from training import artifacts
 from training.jobs.leases import Lease
 from training.models import Comparison, ModelVersion
+from training.registry import declarations
 from training.reports import reproduction, side_by_side
 from training.runs.evaluation import hold_out, judged_by
 from vigia_ml import evaluation as judging
@@ -30,12 +31,12 @@ def compare(lease: Lease) -> None:
     related = ("registered_model", "before__dataset", "after__dataset")
     job = Comparison.objects.select_related(*related).get(pk=lease.job_id)
     model, before, after = job.registered_model, job.before, job.after
-    if model.name not in catalogue.names():
+    declared = declarations.find(model)
+    if declared is None:
         raise Conflict(
             f"cannot compare versions of {model.name}: its declaration was removed; "
             f"restore training/catalogue/{model.name}.py"
         )
-    declared = catalogue.get(model.name)
     lease.report("loading both versions", 10)
     earlier, later = _judged(before, declared), _judged(after, declared)
     lease.report("splitting again", 30)
@@ -45,9 +46,10 @@ def compare(lease: Lease) -> None:
             f"cannot recreate the hold-out of {after}: the split gives {len(parts.held_x):,} rows instead of "
             f"{after.holdout_rows:,}; the declaration's split has changed"
         )
-    missing = [name for name in earlier.names if name not in parts.held_x.columns]
-    if missing:
-        raise Conflict(f"{before} requires {', '.join(missing)}, which the rows of {after} do not have")
+    try:
+        declarations.require_readable(after.dataset_schema, before.dataset_schema)
+    except declarations.OtherColumns as error:
+        raise Conflict(f"{before} cannot answer the rows of {after}: {error}") from None
     lease.report("looking for training rows of the earlier version", 45)
     overlap = _overlap(before, parts)
     lease.report("evaluating both versions", 60)

@@ -90,8 +90,9 @@ def _head(version: ModelVersion) -> str:
         ("status", version.status),
         ("kind", declared.task if declared else None),
         ("target", side_by_side.described(version.dataset_schema.target)),
-        ("trained at", version.created_at),
-        ("trained by", _user(version.created_by)),
+        ("origin", version.get_origin_display()),
+        (f"{version.origin} at", version.created_at),
+        (f"{version.origin} by", _user(version.created_by)),
         ("artifact (SHA-256)", version.artifact_sha256),
     ]
     return f"# {escaped(model.title)}, version {version.number}\n\n{table(['', ''], facts)}"
@@ -157,6 +158,12 @@ def _evaluation_data(version: ModelVersion) -> str:
             f"{version.holdout_rows:,} rows of the same dataset, held out by a hash of the row (seed "
             f"{version.seed}{share}; split: by_row): distinct feature rows are few or one is very common, so "
             "training part and hold-out both hold copies of a row in proportion."
+        )
+    if split.get("method") == "given":
+        description = (
+            f"{version.holdout_rows:,} rows, the last of the dataset: the graph was evaluated here, on the "
+            "rows that came with it. This service did not choose them and cannot know whether the pipeline "
+            "was fitted on some of them."
         )
     dropped = evaluation.get("duplicates_dropped") or 0
     repeated = " ".join(
@@ -257,9 +264,10 @@ def _gate(version: ModelVersion) -> str:
 
 def _engine(version: ModelVersion) -> str:
     shown: list[tuple[str, Any]] = [("engine", version.engine), ("reason", version.engine_reason)]
+    pipeline = "scikit-learn" if version.origin == "trained" else "the pipeline, which its owner sent"
     if parity := version.parity:
         shown += [
-            ("same answers as scikit-learn", "yes" if parity["passed"] else "no"),
+            (f"same answers as {pipeline}", "yes" if parity["passed"] else "no"),
             (f"largest {parity['measure']} difference", parity["worst"]),
             ("tolerance", parity["tolerance"]),
             ("rows compared", parity["rows"]),

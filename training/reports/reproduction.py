@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +17,9 @@ from core import version as code
 from training import artifacts, catalogue, providers
 from training.models import ModelVersion
 from training.providers import ModelProvider, Remake
+from training.registry import declarations
 from training.reports.side_by_side import Change, mapping_changes
-from training.runs.evaluation import stored_split
+from training.runs.evaluation import GIVEN, stored_split
 from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.errors import VigiaError
 from vigia_ml.fitting import fit as fitting
@@ -89,12 +90,17 @@ def reproduce(version: ModelVersion, report: Report = lambda stage, percent: Non
     Raises
     ------
     NotDeclared : the model's declaration was removed.
-    CannotReproduce : today's pipeline rejects the version's parameters.
+    CannotReproduce : today's pipeline rejects the version's parameters, or the version came as a graph.
     ArtifactError : the dataset is not in the store or was changed there.
     """
     provider = providers.find(version.registered_model.name)
     if provider is not None:
         return _rebuilt(version, provider, report)
+    if artifacts.is_graph(version):
+        raise CannotReproduce(
+            f"{version} was {version.origin} as a compiled graph, so there is no pipeline to train again; "
+            "fit the pipeline again where it was made, push it and compare both versions"
+        )
     declared = declaration_of(version)
     report("reading", 10)
     frame = _rows(version, declared)
@@ -141,15 +147,15 @@ def _rebuilt(version: ModelVersion, provider: ModelProvider, report: Report) -> 
 
 def declaration_of(version: ModelVersion) -> ModelDeclaration:
     """Returns today's declaration with the schema, split and threshold that the version's row stores."""
-    declared = catalogue.get(version.registered_model.name)
+    declared = declarations.of(version.registered_model)
     # The dataset was written under this schema; training learns the seen values again.
-    same = declared.schema.sha256 == version.schema_sha256
+    same = declared.schema.sha256 == version.schema_sha256 and not artifacts.is_graph(version)
     schema = declared.schema if same else version.dataset_schema
     threshold = declared.threshold if version.threshold is None else version.threshold
     split = stored_split(version, declared)
-    return replace(
+    return declarations.with_schema(
         declared,
-        schema=schema,
+        schema,
         seed=split["seed"],
         threshold=threshold,
         drop_duplicates=split["distinct"],
@@ -161,12 +167,17 @@ def declaration_of(version: ModelVersion) -> ModelDeclaration:
 def divided(version: ModelVersion) -> fitting.Split:
     """Returns the rows of a version's dataset, divided as its run divided them.
 
+    The hold-out of a pushed or imported version is the last rows of its dataset.
+
     Raises
     ------
     NotDeclared, ArtifactError : see `reproduce`.
     """
     declared = declaration_of(version)
-    return fitting.split(declared, _rows(version, declared), release=True)
+    rows = _rows(version, declared)
+    if stored_split(version, declared)["method"] == GIVEN:
+        return fitting.divided(declared.schema, rows, version.holdout_rows)
+    return fitting.split(declared, rows, release=True)
 
 
 def _rows(version: ModelVersion, declared: ModelDeclaration) -> pd.DataFrame:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training import catalogue, providers
+from training import providers
 from training.models import ModelVersion, RegisteredModel
 from training.providers import ModelProvider
+from training.registry import declarations
 from vigia_ml.declaration import SMALLER_IS_BETTER, ModelDeclaration
 from vigia_ml.schema import Column, DatasetSchema
 
@@ -80,7 +81,7 @@ class Switch:
 
 def declaration(model: RegisteredModel) -> ModelDeclaration | ModelProvider | None:
     """Returns the model's provider or its declaration; None when the declaration was removed."""
-    return catalogue.get(model.name) if model.name in catalogue.names() else providers.find(model.name)
+    return providers.find(model.name) or declarations.find(model)
 
 
 def primary_metric(model: RegisteredModel) -> str | None:
@@ -186,6 +187,7 @@ def _lineage(version: ModelVersion) -> dict[str, Any]:
         "dataset rows": lineage["dataset_rows"],
         "engine": version.engine,
         "hold-out rows": version.holdout_rows,
+        "origin": version.get_origin_display(),
         "parameters": json.dumps(settings, sort_keys=True) if settings else "as declared",
         "schema": lineage["schema_sha256"],
         "seed": lineage["seed"],

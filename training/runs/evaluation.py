@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from core.errors import ArtifactError
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel
-from training.registry import answers_check
+from training.registry import answers_check, declarations
+from training.registry.answers_check import ADVICE, OF_A_GRAPH
 from training.serving.engine_cache import Served
 from vigia_ml import evaluation as judging
 from vigia_ml import gate as gating
@@ -24,6 +25,9 @@ from vigia_ml.fitting import fit as fitting
 from vigia_ml.reference_profile import Profile, profile
 from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.row_decoder import CompiledSchema
+
+GIVEN: Final = "given"
+"""Method of a split that came with the rows: the hold-out is the last rows of the dataset."""
 
 
 @dataclass(frozen=True)
@@ -48,31 +52,36 @@ def judge(
     fitted: fitting.Fitted,
     choice: Choice,
     artifact: bytes,
+    *,
+    given: bool = False,
 ) -> Judgement:
     """Evaluates a fitted pipeline on its hold-out and measures the engine that will serve it.
 
     Parameters
     ----------
     artifact : the bytes from which scikit-learn's engine is loaded.
+    given : whether the hold-out and the graph came from outside.
     """
     engine = load(choice.engine, choice.compiled or artifact, fitted.schema)
     quick = AskedByFrame(engine, fitted.schema) if isinstance(engine, MatrixEngine) else None
     judged = Judged(fitted.pipeline, fitted.schema.names, declared.threshold, quick)
     held = hold_out(declared, fitted.held_features, fitted.held_target)
     answers = judged.answers(declared.task, held.features, held.truth)
-    check = _check_answers(model, fitted, engine, answers)
+    check = _check_answers(model, fitted, engine, answers, OF_A_GRAPH if given else ADVICE)
     latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if check.passed else None
     report = judging.evaluated(held, judged, answers) | {
         "latency": latency.to_json() if latency else None,
         "prior": fitted.prior,
-        "split": split_of(declared, fitted.by_row_from),
+        "split": split_of(declared, fitted.by_row_from) | ({"method": GIVEN} if given else {}),
         "duplicates_dropped": fitted.duplicates_dropped,
     }
     reference = profile(fitted.schema, fitted.train_features, answers)
     return Judgement(report, check, latency, answers, reference)
 
 
-def _check_answers(model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers) -> Check:
+def _check_answers(
+    model: RegisteredModel, fitted: fitting.Fitted, engine: Engine, answers: Answers, advice: str
+) -> Check:
     """Checks the candidate's answers to the first, the middle and the last row of its hold-out."""
     last = fitted.holdout_rows - 1
     places = sorted({0, last // 2, last})
@@ -89,7 +98,7 @@ def _check_answers(model: RegisteredModel, fitted: fitting.Fitted, engine: Engin
         size=0,
     )
     rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
-    return answers_check.check(served, rows, [_expected(answers, place) for place in places])
+    return answers_check.check(served, rows, [_expected(answers, place) for place in places], advice)
 
 
 def _expected(answers: Answers, place: int) -> tuple[tuple[object, ...], float]:
@@ -156,6 +165,7 @@ def verdict(
     active_metrics: dict[str, float] | None = None
     if active is not None:
         try:
+            declarations.require_readable(fitted.schema, active.dataset_schema)
             active_one = judged_by(active, declared)
             answers = active_one.answers(declared.task, fitted.held_features, fitted.held_target)
             active_metrics = evaluation.metrics_of(answers)

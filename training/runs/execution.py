@@ -18,10 +18,10 @@ from training import artifacts, catalogue, providers
 from training.access import permissions
 from training.jobs import leases
 from training.jobs.leases import Lease, LeaseLost
-from training.models import Activation, ModelVersion, ReferenceProfile, RegisteredModel, TrainingRun
+from training.models import Activation, ModelVersion, Origin, ReferenceProfile, RegisteredModel, TrainingRun
 from training.providers import Build, BuildResult
-from training.registry import activation, answers_check
-from training.runs import assembly, evaluation
+from training.registry import activation, answers_check, declarations
+from training.runs import assembly, evaluation, pushed_execution
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines.selection import choose
@@ -45,6 +45,9 @@ class _Stored:
 
     @classmethod
     def of(cls, result: BuildResult) -> _Stored:
+        if result.artifact is result.compiled:  # a graph from outside, the only bytes of its version
+            graph = artifacts.store(result.artifact, artifacts.GRAPHS)
+            return cls(result, graph, graph)
         compiled = artifacts.store(result.compiled) if result.compiled is not None else None
         return cls(result, artifacts.store(result.artifact), compiled)
 
@@ -59,6 +62,9 @@ def train(lease: Lease) -> None:
     """Executes a claimed run and creates its version; see `training.jobs.leases.Work`."""
     related = ("registered_model", "upload", "requested_by")
     run = TrainingRun.objects.select_related(*related).get(pk=lease.job_id)
+    if run.origin != Origin.TRAINED:
+        _store_and_finish(lease, run, pushed_execution.build(lease, run), run.registered_model.active_version)
+        return
     provider = providers.find(run.registered_model.name)
     if provider is not None:
         build: Build = import_string(provider.make)
@@ -66,7 +72,7 @@ def train(lease: Lease) -> None:
             result = build(run, lease.report, Path(directory))
         _store_and_finish(lease, run, result, run.registered_model.active_version)
         return
-    declared = catalogue.get(run.registered_model.name)
+    declared = declarations.require_trainable(run.registered_model)
     finished = False
     while not finished:
         active = run.registered_model.active_version
@@ -164,6 +170,7 @@ def _finish(
         created = ModelVersion.objects.create(
             registered_model=model,
             number=(last or 0) + 1,
+            origin=run.origin,
             run=run,
             dataset=result.dataset,
             metrics=dict(result.metrics),
@@ -185,9 +192,10 @@ def _finish(
             compiled_hmac=compiled.hmac if compiled else "",
             compiled_size=compiled.size if compiled else None,
             parity=result.parity,
-            libraries=artifacts.libraries(),
+            classes=None if result.classes is None else list(result.classes),
+            libraries=dict(result.libraries) or artifacts.libraries(),
             seed=result.seed,
-            code_version=version.code_version(result.source_sha256),
+            code_version=result.code_version or version.code_version(result.source_sha256),
             created_by=run.requested_by,
         )
         if result.reference is not None:

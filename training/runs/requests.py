@@ -11,9 +11,10 @@ from typing import Any, Final
 from django.contrib.auth.models import User
 
 from core.errors import AlreadyTrained, Conflict, NoSearchSpace
-from training import artifacts, catalogue, providers
+from training import artifacts, providers
 from training.jobs import leases
 from training.models import Dataset, ModelVersion, RegisteredModel, TrainingRun
+from training.registry import declarations
 from training.runs import parquet_process, row_sources, uploads
 
 MOST_TRIALS: Final = 1_000
@@ -44,7 +45,8 @@ def request(
 
     Raises
     ------
-    NotDeclared : no file in the catalogue declares how the model is trained.
+    NotDeclared : no file in the catalogue declares how the model is trained. NotTrainable : its versions were
+        pushed or imported.
     NoSearchSpace : the request has a search, and the declaration has no search space.
     """
     require_declared(model)
@@ -72,7 +74,9 @@ def request_again(model: RegisteredModel, *, by: User | None, activation_reason:
     Raises
     ------
     Conflict : no version is active, so there are no rows to train on again.
+    NotDeclared, NotTrainable : see `request`.
     """
+    require_declared(model)
     provider = providers.find(model.name)
     upload = None if provider is not None else active_rows(model)
     return request(
@@ -86,9 +90,10 @@ def request_again(model: RegisteredModel, *, by: User | None, activation_reason:
 
 
 def require_declared(model: RegisteredModel) -> None:
-    """Raises `NotDeclared` when neither a provider nor the catalogue declares how the model is trained."""
+    """Raises `NotDeclared` when neither a provider nor the catalogue declares how the model is trained, and
+    `NotTrainable` when the model's versions were pushed or imported."""
     if providers.find(model.name) is None:
-        catalogue.get(model.name)
+        declarations.require_trainable(model)
 
 
 def require_new(model: RegisteredModel, source: dict[str, Any]) -> None:
@@ -136,7 +141,7 @@ def active_rows(model: RegisteredModel) -> Dataset:
 
 
 def can_search(model: RegisteredModel) -> bool:
-    return model.name in catalogue.names() and catalogue.get(model.name).search is not None
+    return declarations.is_trainable(model) and declarations.of(model).search is not None
 
 
 def require_space(model: RegisteredModel) -> None:

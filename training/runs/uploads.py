@@ -13,9 +13,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from core.errors import NeedsFullImage
-from training import artifacts, catalogue
+from training import artifacts
 from training.models import Archival, Dataset, RegisteredModel
-from training.registry import activation
+from training.registry import activation, declarations
 from training.runs import parquet_process
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
@@ -32,8 +32,13 @@ Progress = Callable[[int], None]
 
 
 def declared_schema(model: RegisteredModel) -> DatasetSchema:
-    """Returns the schema that new training data of `model` must match: that of today's declaration."""
-    return catalogue.get(model.name).schema
+    """Returns the schema that new training data of `model` must match: that of today's declaration.
+
+    Raises
+    ------
+    NotTrainable, UnknownDeclaration, BrokenDeclaration : see `declarations.require_trainable`.
+    """
+    return declarations.require_trainable(model).schema
 
 
 def can_store() -> bool:

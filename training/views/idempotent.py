@@ -65,7 +65,7 @@ class IdempotentView(APIView):
     def _once(
         self, handler: Callable[..., Response], request: Request, *args: Any, **kwargs: Any
     ) -> Response:
-        retry = retry_key(request)
+        retry = self.retry_key(request)
         if retry is None:
             return _waited(handler(request, *args, **kwargs))
         responses: list[Response] = []
@@ -76,18 +76,30 @@ class IdempotentView(APIView):
 
         stored, replayed = idempotency.answer_once(retry, create, in_transaction=self.creates_rows)
         if replayed:
-            if PROVISIONAL in stored.headers:
-                stored = idempotency.settled_response(retry, stored, PROVISIONAL)
-            headers = stored.headers | {REPLAYED: "true"}
-            return Response(json.loads(stored.body), stored.status, headers=headers)
+            return self.replayed(retry, stored)
         response = _waited(responses[-1])
         if response is not responses[-1]:
             idempotency.replace_response(retry, _stored(response))
         return response
 
+    def retry_key(self, request: Request) -> RetryKey | None:
+        """Returns the request's idempotency key and digest; None without the header."""
+        return retry_key(request)
 
-def retry_key(request: Request) -> RetryKey | None:
+    def replayed(self, retry: RetryKey, stored: StoredResponse) -> Response:
+        """Returns the stored response to a repeated request."""
+        if PROVISIONAL in stored.headers:
+            stored = idempotency.settled_response(retry, stored, PROVISIONAL)
+        headers = stored.headers | {REPLAYED: "true"}
+        return Response(json.loads(stored.body), stored.status, headers=headers)
+
+
+def retry_key(request: Request, body: tuple[str, str] | None = None) -> RetryKey | None:
     """Returns the request's idempotency key and digest; None without the header.
+
+    Parameters
+    ----------
+    body : content type and digest that identify the body; None: those of the request.
 
     Raises
     ------
@@ -97,8 +109,8 @@ def retry_key(request: Request) -> RetryKey | None:
     if key is None:
         return None
     idempotency.check_key(key)
-    content_type = request.content_type or ""
-    digest = idempotency.request_sha256(request.get_full_path(), content_type, _body_sha256(request))
+    content_type, sha256 = body or (request.content_type or "", _body_sha256(request))
+    digest = idempotency.request_sha256(request.get_full_path(), content_type, sha256)
     client_id = request.user.pk
     assert client_id is not None  # permissions reject anonymous requests
     return RetryKey(client_id, key, digest)

@@ -12,7 +12,6 @@ from rest_framework.views import APIView
 
 from core.errors import NotFound
 from training.access import permissions
-from training.models import LARGE_COLUMNS
 from training.registry import activation, lookup
 from training.serializers import (
     ActivateSerializer,
@@ -20,9 +19,8 @@ from training.serializers import (
     ReasonSerializer,
     RegisteredModelSerializer,
     VersionSerializer,
-    VersionSummarySerializer,
 )
-from training.views.base import BodyFormView, ModelView, before, datetime_param
+from training.views.base import BodyFormView, ModelView, datetime_param
 from training.views.idempotent import CommittedResponse
 
 
@@ -47,21 +45,6 @@ class ModelDetailView(ModelView):
     @extend_schema(responses=RegisteredModelSerializer, operation_id="get_model")
     def get(self, request: Request, model: str) -> Response:
         return Response(RegisteredModelSerializer(self.model, context={"request": request}).data)
-
-
-class VersionsView(ModelView):
-    """Lists the versions of a model, newest first."""
-
-    @extend_schema(
-        responses=VersionSummarySerializer(many=True),
-        operation_id="list_versions",
-        parameters=[
-            OpenApiParameter("before", int, description="Lists only versions with a smaller number.")
-        ],
-    )
-    def get(self, request: Request, model: str) -> Response:
-        rows = before(self.model.versions.defer(*LARGE_COLUMNS), request, "number")
-        return Response(VersionSummarySerializer(rows, many=True, context={"request": request}).data)
 
 
 class VersionDetailView(ModelView):

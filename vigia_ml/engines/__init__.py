@@ -78,9 +78,11 @@ class MatrixEngine(Engine, Protocol):
     """An engine that takes the matrix of `vigia_ml.schema.matrix` instead of rows.
 
     text_columns : positions in the schema of the texts that it also reads; mostly none.
+    classes : classes in the order of the probabilities; None for a regression.
     """
 
     text_columns: tuple[int, ...]
+    classes: tuple[Any, ...] | None
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
         """Returns the scores of a matrix (n, p), float64, C-contiguous, from its `Coder.encode`.

@@ -31,6 +31,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.utils import _safe_indexing
 
+from vigia_ml.engines import boosted_trees
 from vigia_ml.schema import Column, DatasetSchema, moment_arrays
 from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.houses import HouseGeometry
@@ -284,6 +285,7 @@ def _held(step: Any) -> Iterator[tuple[Any, Any]]:
     if tree is not None:
         split = tree.children_left >= 0
         yield tree.feature[split], tree.threshold[split]
+    yield boosted_trees.thresholds(step)
     for stage in getattr(step, "_predictors", ()):
         for predictor in stage:
             nodes = predictor.nodes[~predictor.nodes["is_leaf"].astype(bool)]

@@ -21,6 +21,8 @@ class AskedByFrame:
 
     def __init__(self, engine: MatrixEngine, schema: DatasetSchema) -> None:
         self._engine, self._schema = engine, schema
+        if engine.classes is not None:
+            self.classes_: npt.NDArray[Any] = np.array(engine.classes)
 
     def predict(self, frame: Any) -> Floats:
         """Returns the predictions (n,) for a frame (n, p) from `vigia_ml.fitting.frames`."""
@@ -30,10 +32,9 @@ class AskedByFrame:
 
     def predict_proba(self, frame: Any) -> Floats:
         """Returns probabilities (n, k) in the order of `classes_`."""
-        scored = self._score(frame)
-        assert scored.probabilities is not None
-        self.classes_: npt.NDArray[Any] = np.array(scored.classes)
-        return scored.probabilities
+        probabilities = self._score(frame).probabilities
+        assert probabilities is not None
+        return probabilities
 
     def _score(self, frame: Any) -> Scored:
         columns: dict[str, Any] = {

@@ -20,7 +20,10 @@ CLASSES, CODING, READ = "vigia.classes", "vigia.coding", "vigia.texts"
 
 
 class OnnxEngine:
-    """Runs a compiled pipeline. Many threads may run a session at once."""
+    """Runs a compiled pipeline. Many threads may run a session at once.
+
+    classes : classes in the order of the probabilities; None for a regression.
+    """
 
     name = "onnx"
     takes_matrix = True
@@ -31,7 +34,7 @@ class OnnxEngine:
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
         metadata = session.get_modelmeta().custom_metadata_map
-        self._classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
+        self.classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
         self._texts = TextNumbers(texts.from_json(metadata[READ])) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
 
@@ -67,9 +70,9 @@ class OnnxEngine:
             scores: Floats = self._session.run(self._outputs, inputs)[0]
         except Exception as error:  # ONNX Runtime's exceptions share no class
             raise ValueError(f"ONNX Runtime rejected the rows: {error}") from error
-        if self._classes is None:
+        if self.classes is None:
             return Scored(values=scores[:, 0])
-        return Scored(probabilities=scores, classes=self._classes)
+        return Scored(probabilities=scores, classes=self.classes)
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
         names = [self.schema.names[place] for place in self.text_columns]

@@ -142,6 +142,46 @@ def check(
     )
 
 
+def of_answers(theirs: Floats, ours: Floats, task: Task, threshold: float | None = None) -> Parity:
+    """Compares answers that were computed elsewhere with a compiled engine's answers to the same rows.
+
+    Parameters
+    ----------
+    theirs, ours : (n, k) probabilities, or (n, 1) numbers of a regression; n > 0. threshold : see `check`.
+
+    Returns
+    -------
+    The result, with protocol 1: no edges of steps were compared.
+    """
+    started = time.monotonic()
+    least = None
+    if task == "regression":
+        finite = theirs[np.isfinite(theirs)]
+        least = SMALLEST_SHARE * float(np.median(np.abs(finite))) if len(finite) else 0.0
+    errors = _errors(theirs, ours, least)
+    answered = np.isfinite(theirs).all(axis=1) & np.isfinite(ours).all(axis=1)
+    otherwise = np.zeros(len(theirs), dtype=bool)
+    if task != "regression":
+        otherwise = answered & (_decisions(theirs, threshold) != _decisions(ours, threshold))
+    worst = int(np.argmax(errors))
+    if errors[worst] <= TOLERANCE and otherwise.any():
+        worst = int(np.argmax(otherwise))
+    return Parity(
+        passed=bool(errors[worst] <= TOLERANCE and not otherwise.any()),
+        tolerance=TOLERANCE,
+        measure="relative" if task == "regression" else "absolute",
+        worst=float(errors[worst]) if np.isfinite(errors[worst]) else None,
+        where=f"row {worst} of the hold-out",
+        rows=len(theirs),
+        refused=int((~np.isfinite(theirs).all(axis=1) & ~np.isfinite(ours).all(axis=1)).sum()),
+        decided_otherwise=int(otherwise.sum()),
+        edges=0,
+        edges_asked=0,
+        seconds=round(time.monotonic() - started, 3),
+        protocol=1,
+    )
+
+
 # -- the answers ---------------------------------------------------------------------------------------
 
 

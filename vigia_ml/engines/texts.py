@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vigia_ml.schema import Column
 from vigia_ml.transformers import listings
 from vigia_ml.transformers.listings import Reading
 
@@ -113,3 +114,39 @@ def to_json(numbers: Sequence[TextNumber]) -> str:
 def from_json(text: str) -> list[TextNumber]:
     numbers: list[dict[str, Any]] = json.loads(text)
     return [TextNumber(**each) for each in numbers]
+
+
+MOST_ENTRIES: Final = 1_000_000
+MOST_NUMBERS: Final = 4_096
+
+
+def check(numbers: Sequence[TextNumber], columns: Sequence[Column]) -> None:
+    """Checks numbers that come from elsewhere against a schema's columns.
+
+    Raises
+    ------
+    ValueError : names the fault.
+    """
+    if not 0 < len(numbers) <= MOST_NUMBERS:
+        raise ValueError(f"{len(numbers):,} numbers of texts; accepted: 1 to {MOST_NUMBERS:,}")
+    if sum(len(each.table) for each in numbers) > MOST_ENTRIES:
+        raise ValueError(f"tables of more than {MOST_ENTRIES:,} entries")
+    for each in numbers:
+        if type(each.column) is not int or not 0 <= each.column < len(columns):
+            raise ValueError("a text of no column")
+        if columns[each.column].type not in ("category", "text"):
+            raise ValueError(f"a text of {columns[each.column].name}, which is no text")
+        if each.reader not in READERS:
+            raise ValueError(f"an unknown reader; known: {', '.join(sorted(READERS))}")
+        values, keys, _ = READERS[each.reader](None)
+        ends = {"number": len(values), "key": len(keys), "tokens": 1, "distinct tokens": 1}
+        if each.kind not in ends or type(each.at) is not int or not 0 <= each.at < ends[each.kind]:
+            raise ValueError(f"the reader {each.reader} has no such number")
+        entries = [*each.table.values(), each.default]
+        if not all(type(entry) in (float, int) and math.isfinite(entry) for entry in entries):
+            raise ValueError("a table with entries that are no finite numbers")
+
+
+def width_of(numbers: Sequence[TextNumber]) -> int:
+    """Returns the width of the graph's input `texts`."""
+    return len(numbers)

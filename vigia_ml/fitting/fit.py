@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from vigia_ml import notes
-from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting import frames
 from vigia_ml.fitting.advice import in_words
@@ -140,9 +140,14 @@ def fit(
         held_features=held_x,
         held_target=held_y,
         prior=evaluation.prior(declaration.task, train_y),
-        class_rows=None if declaration.task == "regression" else (_class_rows(train_y), _class_rows(held_y)),
+        class_rows=class_rows(declaration.task, parts),
         search=search_result,
     )
+
+
+def class_rows(task: Task, parts: Split) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Returns the rows of each class in the training part and in the hold-out; None for a regression."""
+    return None if task == "regression" else (_class_rows(parts.train_y), _class_rows(parts.held_y))
 
 
 def _class_rows(target: pd.Series[Any]) -> dict[str, int]:
@@ -197,6 +202,23 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
         train_x, held_x = frames.divided(frame[list(schema.names)], sides)
     repeated, dropped = int((~first).sum()), len(first) - len(kept)
     return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from)
+
+
+def divided(schema: DatasetSchema, frame: pd.DataFrame, holdout_rows: int) -> Split:
+    """Divides a frame whose last `holdout_rows` rows are the hold-out.
+
+    Parameters
+    ----------
+    frame : (n, features + target), from `vigia_ml.fitting.parquet.read_frame`; it loses its features.
+    """
+    target = decode_target(schema.target, frame[schema.target.name])
+    rows = np.arange(len(frame))
+    sides = [rows[: len(frame) - holdout_rows], rows[len(frame) - holdout_rows :]]
+    train_y, held_y = (target.iloc[side].reset_index(drop=True) for side in sides)
+    for name in set(frame.columns) - set(schema.names):
+        del frame[name]
+    train_x, held_x = frames.divided(frame, sides, release=True)
+    return Split(train_x, train_y, held_x, held_y, repeated=0, duplicates_dropped=0, by_row_from=None)
 
 
 def _held(

@@ -12,14 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Final
 
-from vigia_ml.declaration import Task
+from vigia_ml.declaration import PRIMARY, Task
 from vigia_ml.scaffold.proposal import Planned, Proposal
 from vigia_ml.schema import Column
 
 WIDTH: Final = 110
 STEP: Final = "    "
-PRIMARY: Final[dict[Task, str]] = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
-"""Primary metrics that outcomes give as well; for more than two classes they do not give the area."""
 LEAST: Final[dict[Task, tuple[str, float]]] = {
     "binary": ("roc_auc", 0.6),
     # A good accuracy depends on the shares of the classes; the area does not.

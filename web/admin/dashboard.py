@@ -17,6 +17,7 @@ from predictions.overview import Traffic
 from training import providers
 from training.admin.rights import allowed_ids, visible_ids
 from training.models import Activation, ModelVersion, RegisteredModel, TrainingRun, sharing_versions
+from training.registry import declarations
 from training.reports import side_by_side
 
 LATEST = 5
@@ -72,6 +73,7 @@ def _overview(model: Any, now: dt.datetime, records: dict[str, Any]) -> dict[str
         "model": model,
         "page": providers.page(model.name),
         "active": active,
+        "trainable": not declarations.why_not_trainable(model),
         "active_since": last.at if last and active and last.version_id == active.pk else None,
         "metric": metric,
         "value": active.metrics.get(metric) if active and metric else None,

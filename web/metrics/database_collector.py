@@ -23,9 +23,8 @@ from core.uuid7 import time_of
 from predictions.models import DriftReview, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
-from training import catalogue
 from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
-from training.registry import disk_use
+from training.registry import declarations, disk_use
 from vigia_ml.declaration import SMALLER_IS_BETTER
 from web.errors import DATABASE_AWAY
 
@@ -188,7 +187,7 @@ def _reviews(families: Families) -> None:
 
 def _quality(families: Families, review: DriftReview, name: str, version: str) -> None:
     """Adds the quality of the reviewed version; metrics that its declaration does not name are left out."""
-    declared = catalogue.get(name) if name in catalogue.names() else None
+    declared = declarations.find(review.registered_model)
     if declared is None:
         return
     watched = realised.watched_metric(review.registered_model)

@@ -11,6 +11,7 @@ from django.template.defaultfilters import filesizeformat
 from predictions.management.model_commands import ModelsCommand
 from predictions.retention import is_in_the_log
 from training.registry import artifact_pruning
+from training.runs import pushes
 
 
 class Command(ModelsCommand):
@@ -48,6 +49,8 @@ class Command(ModelsCommand):
             freed += sum(each.freed for each in done)
             count += sum(not each.kept for each in done)
         self.stdout.write(f"{count} artifacts {verb}, {filesizeformat(freed)}")
+        if not options["dry_run"] and (left := pushes.remove_orphans()):
+            self.stdout.write(f"files of {left:,} pushes without a run removed")
 
 
 def _count(text: str) -> int:

@@ -35,7 +35,8 @@ ADDRESS = "/api/v1/models/churn/"
 @pytest.fixture(autouse=True)
 def _store_is_whole_afterwards(tmp_path: Path) -> Iterator[None]:
     """Puts the deleted files back: tests share the versions and datasets that were trained once."""
-    store = default_storage.path("")
+    store = Path(default_storage.path(""))
+    store.mkdir(exist_ok=True)
     shutil.copytree(store, tmp_path / "store")
     yield
     shutil.copytree(tmp_path / "store", store, dirs_exist_ok=True)
@@ -98,7 +99,7 @@ def test_an_archived_version_cannot_be_used_and_an_active_one_cannot_be_archived
     assert_error(post(ADDRESS + "versions/1/archive/", {"reason": "old"}), 409, "still_in_use")
     shadow = rollouts.start(second, kind="shadow", percent=None, by=None, reason="to see")
     error = assert_error(post(address + "archive/", {"reason": "old"}), 409, "still_in_use")
-    assert "1 running rollouts" in error["message"]
+    assert "running rollouts: 1" in error["message"]
     rollouts.stop(shadow, by=None, reason="seen")
     assert_error(post(address + "archive/", {"reason": "  "}), 400, "invalid_input")
     assert post(address + "archive/", {"reason": "old"}).status_code == 200
@@ -171,7 +172,7 @@ def test_an_archived_dataset_is_not_trained_on_and_comes_back_with_the_same_rows
     address = f"{ADDRESS}datasets/{dataset.sha256}/"
     assert api.get(ADDRESS + "datasets/").json()[0]["versions"] == [1]
     kinds = {row["kind"] for row in api.get(address + "references/").json()["references"]}
-    assert "active version trained on it" in kinds
+    assert "the active version was trained on it" in kinds
     assert post(address + "archive/", {"reason": "a person asked"}).status_code == 200
     run = requests.request_again(churn.registered_model, by=None)
     requests.execute(run.pk)
@@ -216,7 +217,7 @@ def test_a_model_with_an_unfinished_run_waits_and_a_queued_job_of_an_archived_mo
 ) -> None:
     model = churn.registered_model
     run = requests.request_again(model, by=None)
-    with pytest.raises(Conflict, match="1 unfinished training runs"):
+    with pytest.raises(Conflict, match="unfinished training runs: 1"):
         archiving.archive(model, by=None, reason="closed")
     RegisteredModel.objects.filter(pk=model.pk).update(archived_at="2026-01-01T00:00Z")
     requests.execute(run.pk)

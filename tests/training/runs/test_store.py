@@ -49,14 +49,14 @@ def test_a_run_whose_artifact_cannot_be_stored_fails_with_a_message(
     db: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = queued()
-    stored, path = artifacts._write, "/proc/no-store"
+    stored, path = artifacts.write_file, "/proc/no-store"
 
     def without_room(name: str, content: Any) -> None:
         if name.startswith("artifacts/"):  # the rows are stored already
             monkeypatch.setattr(default_storage, "location", path)
         stored(name, content)
 
-    monkeypatch.setattr(artifacts, "_write", without_room)
+    monkeypatch.setattr(artifacts, "write_file", without_room)
     assert run_requests.execute(run.pk)
     run.refresh_from_db()
     assert run.status == "failed"

@@ -35,7 +35,6 @@ from sklearn.preprocessing import (
     MinMaxScaler,
     OneHotEncoder,
     OrdinalEncoder,
-    PolynomialFeatures,
     PowerTransformer,
     QuantileTransformer,
     RobustScaler,
@@ -289,11 +288,11 @@ def test_another_decision_does_not_pass_however_small_the_difference() -> None:
 def test_the_reason_advises_bounds_for_numbers_without_them() -> None:
     """The largest number overflows in a step, and only one of the engines rejects it."""
     free = DatasetSchema(tuple(Column(each, "number") for each in table()), Column("buys", "boolean"))
-    pipeline = make_pipeline(PolynomialFeatures(2), StandardScaler(), logistic()).fit(table(), bought())
+    pipeline = make_pipeline(PowerTransformer(), StandardScaler(), logistic()).fit(table(), bought())
     free = free.learn({each.name: fitting.seen(each, table()[each.name]) for each in free.columns})
     choice = choose(pipeline, free, "binary", table().iloc[:50], seed=1)
     assert choice.engine == "sklearn"
-    assert "declare bounds (minimum, maximum) of score" in choice.reason
+    assert "declare bounds (minimum, maximum) of visits" in choice.reason
 
 
 # -- through the API -----------------------------------------------------------------------------------

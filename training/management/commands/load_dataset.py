@@ -17,7 +17,7 @@ from training.management.run_progress import (
     execute_and_present,
 )
 from training.models import Dataset, RegisteredModel, TrainingRun
-from training.registry import lookup
+from training.registry import declarations, lookup
 from training.runs import requests as run_requests
 from training.runs import uploads
 from vigia_ml.errors import VigiaError
@@ -58,11 +58,12 @@ class Command(BaseCommand):
         default = f"loaded from {Path(options['file']).name} with --activate"
         reason = activation_reason(options, default)
         lookup.sync_catalogue()
-        if options["model"] not in catalogue.names():
+        model = RegisteredModel.objects.filter(name=options["model"]).first()
+        if model is None or (model.declared is None and not declarations.is_trainable(model)):
             names = ", ".join(catalogue.names())
             raise CommandError(f"unknown model {options['model'][:60]!r}; models: {names}")
-        model = lookup.get_model(options["model"])
         try:
+            declarations.require_trainable(model)
             path = csv_files.find(options["file"])
             dataset = self._load(model, path, options)
         except InvalidRows as error:

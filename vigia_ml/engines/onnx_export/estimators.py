@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vigia_ml.engines.onnx_export import trees
+from vigia_ml.engines.onnx_export import boosters, trees
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
@@ -32,6 +32,10 @@ def answer(model: Any, data: Data, graph: Graph) -> Tensor:
     known = MODELS.get(type(model))
     if known is not None:
         return known(model, data, graph)
+    if boosters.is_booster(model):
+        result = boosters.boosted(model, graph.numbers(model, data), graph)
+        is_binary = type(model).__name__.endswith("Classifier") and result.width == 1
+        return _two(result.name, graph) if is_binary else result
     method = "predict_proba" if hasattr(model, "classes_") else "predict"
     return foreign(model, method, graph.numbers(model, data), graph)
 

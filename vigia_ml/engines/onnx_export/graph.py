@@ -251,6 +251,17 @@ class Graph:
         if mask:
             name = self.node("Where", mask, self.constant(np.nan), name)
         self.nodes.append(helper.make_node("Identity", [name], [output]))
+        self._leave_out_unused(output)
+
+    def _leave_out_unused(self, output: str) -> None:
+        """Leaves out what the answer does not need, such as the labels of a converted classifier."""
+        needed, nodes = {output}, []
+        for node in reversed(self.nodes):
+            if not needed.isdisjoint(node.output):
+                needed.update(node.input)
+                nodes.append(node)
+        self.nodes = nodes[::-1]
+        self.constants = {name: each for name, each in self.constants.items() if name in needed}
 
     # -- the model ---------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    PolynomialFeatures,
     RobustScaler,
     StandardScaler,
 )
@@ -74,6 +75,27 @@ def _clipped(data: Tensor, ends: tuple[float, float], graph: Graph) -> Tensor:
     for end, beyond in ((low, "Less"), (high, "Greater")):  # null stays null
         name = graph.node("Where", graph.node(beyond, name, graph.constant(end)), graph.constant(end), name)
     return Tensor(name, data.width, max(abs(low), abs(high)))
+
+
+def polynomial(step: PolynomialFeatures, data: Tensor, graph: Graph) -> Tensor:
+    """Writes products of features in scikit-learn's order: the first one times the product of the rest."""
+    terms = [tuple(np.repeat(np.arange(data.width), powers).tolist()) for powers in step.powers_]
+    zero = graph.node("Mul", graph.gather(data.name, [0]), graph.constant(0.0))
+    products = [graph.node("Add", zero, graph.constant(1.0))]
+    places: dict[tuple[int, ...], int] = {(): 0}
+    before: dict[tuple[int, ...], int] = {}
+    for degree in range(1, max(map(len, terms)) + 1):
+        ends = list(dict.fromkeys(term[-degree:] for term in terms if len(term) >= degree))
+        name = graph.gather(data.name, [end[0] for end in ends])
+        if before:
+            name = graph.node("Mul", graph.gather(products[-1], [before[end[1:]] for end in ends]), name)
+        before = {end: place for place, end in enumerate(ends)}
+        places |= {end: len(places) + place for place, end in enumerate(ends)}
+        products.append(name)
+    joined = graph.node("Concat", *products, axis=1)
+    with np.errstate(over="ignore"):
+        limit = float(np.float64(max(data.limit, 1.0)) ** len(max(terms, key=len)))
+    return Tensor(graph.gather(joined, [places[term] for term in terms]), len(terms), limit)
 
 
 def _largest(values: Any) -> float:

@@ -1,0 +1,5 @@
+"""``python -m vigia_ml.cli`` is `vigiactl`."""
+
+from vigia_ml.cli import main
+
+main()

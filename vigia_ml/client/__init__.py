@@ -1,0 +1,91 @@
+"""The client of a service over HTTP, blocking and asynchronous. Standard library, httpx and msgspec alone.
+
+with vigia_ml.Client("http://127.0.0.1:8000", key="…") as client:
+    client.predict("churn", frame)
+"""
+
+from vigia_ml.client.async_client import AsyncClient
+from vigia_ml.client.client import Client
+from vigia_ml.client.errors import (
+    ApiError,
+    Archived,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    GateNotPassed,
+    InvalidInput,
+    NotFound,
+    NotReachable,
+    RateLimited,
+    Redirected,
+    RunFailed,
+    ServerError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from vigia_ml.client.log import AsyncLog, Log
+from vigia_ml.client.results import (
+    Activation,
+    Answer,
+    AsyncVersion,
+    Comparison,
+    DriftReview,
+    Evaluation,
+    LoggedPrediction,
+    Model,
+    OutcomesRecorded,
+    PredictionDetail,
+    Quality,
+    Recommendation,
+    Replay,
+    RowError,
+    Run,
+    Version,
+    VersionSummary,
+)
+from vigia_ml.client.settings import InsecureTransport, NotConfigured
+
+__all__ = [
+    "Activation",
+    "Answer",
+    "ApiError",
+    "Archived",
+    "AsyncClient",
+    "AsyncLog",
+    "AsyncVersion",
+    "BadRequest",
+    "Client",
+    "Comparison",
+    "Conflict",
+    "DriftReview",
+    "Evaluation",
+    "Forbidden",
+    "GateNotPassed",
+    "InsecureTransport",
+    "InvalidInput",
+    "Log",
+    "LoggedPrediction",
+    "Model",
+    "NotConfigured",
+    "NotFound",
+    "NotReachable",
+    "OutcomesRecorded",
+    "PredictionDetail",
+    "Quality",
+    "RateLimited",
+    "Recommendation",
+    "Redirected",
+    "Replay",
+    "RowError",
+    "Run",
+    "RunFailed",
+    "ServerError",
+    "TooLarge",
+    "Unauthorized",
+    "Unavailable",
+    "UnexpectedAnswer",
+    "Version",
+    "VersionSummary",
+]
