@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,14 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from vigia_ml.engines import graph_check
 from vigia_ml.engines.onnx import INPUT, OnnxEngine
 from vigia_ml.engines.onnx_export import compile as onnx_compile
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
 from vigia_ml.engines.onnx_export.dates import date_parts
 from vigia_ml.engines.onnx_export.graph import Frame, Graph
 from vigia_ml.engines.parity import check
-from vigia_ml.fitting import frames
+from vigia_ml.fitting import frames, parquet
 from vigia_ml.fitting.fit import seen
 from vigia_ml.schema import Column, DatasetSchema, moments
 from vigia_ml.schema.moment_arrays import UNIT, codes, of_texts
@@ -234,3 +236,23 @@ def test_codes_and_texts_go_both_ways() -> None:
     )
     assert moments.text_of(pd.Timestamp("2026-11-30", tz="UTC"), "date") == "2026-11-30"
     assert moments.text_of(datetime(2026, 11, 30, tzinfo=UTC), "datetime") == "2026-11-30T00:00:00Z"
+
+
+def test_parquet_keeps_the_ends_of_time_and_the_graph_passes_the_check_of_pushes(tmp_path: Path) -> None:
+    days = ["0001-01-01", None, "1969-12-31", "2024-02-29", "9999-12-31"] * 20
+    times = ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "1969-12-31T23:59:59.500000Z", None, None]
+    columns = (Column("day", "date", nullable=True), Column("at", "datetime", nullable=True))
+    schema = DatasetSchema(columns, Column("price", "number"))
+    rows: dict[str, list[Any]] = {"day": days, "at": times * 20, "price": [float(n % 7) for n in range(100)]}
+    with parquet.DatasetWriter(tmp_path / "rows.parquet", schema) as writer:
+        writer.write_columns(rows, [None] * 100)
+    read = parquet.read_frame(tmp_path / "rows.parquet", schema)
+    values = [dict(zip(schema.names, row, strict=True)) for row in zip(days, times * 20, strict=True)]
+    features = frames.from_values(schema, values)
+    pd.testing.assert_frame_equal(read[list(schema.names)], features)
+    assert [moments.text_of(each, "date") for each in read["day"][:5]] == days[:5]
+
+    schema = schema.learn({column.name: seen(column, features[column.name]) for column in columns})
+    parts = ColumnTransformer([("parts", DateParts(PARTS), ["day", "at"])])
+    pipeline = make_pipeline(parts, HistGradientBoostingRegressor(max_iter=5)).fit(features, rows["price"])
+    graph_check.check(compile_pipeline(pipeline, schema, "regression"), schema, "regression", None)
