@@ -88,11 +88,13 @@ class Realised:
 
 def realised(model: RegisteredModel, version: ModelVersion, now: dt.datetime) -> Realised | None:
     """Returns the watched metric over the window of the model's scheduled reviews; None without outcomes."""
-    metric = quality.watched_metric(model)
     until = now.replace(minute=0, second=0, microsecond=0) + HOUR
     since = until - HOUR * model.review_window_hours
     qualities = quality.of_window(model, since, until, version)
-    if metric is None or not qualities or not qualities[0].labelled:
+    if not qualities or not qualities[0].labelled:
+        return None
+    metric = quality.watched_metric(model, qualities[0].metrics)
+    if metric is None:
         return None
     fell = reviews.has_fallen(qualities[0], model, quality.watch_of(model))
     return Realised(metric, qualities[0], fell)

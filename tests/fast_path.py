@@ -7,7 +7,7 @@ from typing import Any
 
 from predictions.errors import LogUnavailable, NotStorable
 from predictions.log import writer as prediction_log
-from web.fast_path import FastPath, Reply, RequestHead, request_head
+from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
 
 
 def head_of(path: str, **headers: str) -> RequestHead | None:
@@ -23,8 +23,10 @@ def head_of(path: str, **headers: str) -> RequestHead | None:
     })  # fmt: skip
 
 
-def ask(fast_path: FastPath, path: str, body: Any, authorization: str, **headers: str) -> Reply | None:
-    """Returns the fast path's reply; None when it declines. The calling thread waits for the commit."""
+def begin(
+    fast_path: FastPath, path: str, body: Any, authorization: str, **headers: str
+) -> PendingReply | None:
+    """Returns the fast path's answer before its commit; None when it declines."""
     sent = {
         "host": "testserver",
         "content_type": "application/json",
@@ -32,7 +34,16 @@ def ask(fast_path: FastPath, path: str, body: Any, authorization: str, **headers
     } | headers
     head = head_of(path, **sent)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    pending = None if head is None else fast_path.begin(head, data)
+    return None if head is None else fast_path.begin(head, data)
+
+
+def ask(fast_path: FastPath, path: str, body: Any, authorization: str, **headers: str) -> Reply | None:
+    """Returns the fast path's reply; None when it declines. The calling thread waits for the commit."""
+    return ended(begin(fast_path, path, body, authorization, **headers))
+
+
+def ended(pending: PendingReply | None) -> Reply | None:
+    """Commits an answer and returns the reply; None when Django has to answer."""
     if pending is None:
         return None
     try:

@@ -206,6 +206,11 @@ class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVe
     routes: ClassVar = {"version": "version", "card": "model-card"}
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="number")
+    classes = serializers.ListField(
+        source="known_classes",
+        allow_null=True,
+        help_text="Classes in the order of the probabilities; null for numbers.",
+    )
     parity = ParitySerializer(allow_null=True)
     lineage = serializers.DictField()
     split = serializers.SerializerMethodField(help_text="by_features or by_row; see training runs.")
@@ -216,8 +221,8 @@ class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVe
         model = ModelVersion
         fields: ClassVar = [
             "model", "version", "origin", "status", "metrics", "baseline", "gate", "evaluation", "threshold",
-            "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine", "engine_reason",
-            "parity", "lineage", "schema", "archived_at", "created_at", "links",
+            "classes", "train_rows", "holdout_rows", "split", "duplicates_dropped", "notes", "engine",
+            "engine_reason", "parity", "lineage", "schema", "archived_at", "created_at", "links",
         ]  # fmt: skip
 
     def get_links(self, row: ModelVersion) -> dict[str, str]:
@@ -397,8 +402,8 @@ class RegisteredModelSerializer(LinkedSerializer, serializers.ModelSerializer[Re
     class Meta:
         model = RegisteredModel
         fields: ClassVar = [
-            "name", "title", "description", "task", "policy", "active_version", "asked_at", "example",
-            "schema", "archived_at", "links",
+            "name", "title", "description", "task", "policy", "answers_probabilities", "active_version",
+            "asked_at", "example", "schema", "archived_at", "links",
         ]  # fmt: skip
 
     def get_links(self, row: RegisteredModel) -> dict[str, str]:

@@ -28,6 +28,8 @@ TWENTIETHS: Final = 20
 PREDICTION: Final = "_prediction"
 PROBABILITY: Final = "_probability"
 """Names of the predictions among the columns; a schema's names never begin with an underscore."""
+MOST_CLASSES: Final = 50
+"""Maximum number of classes that have a `ClassProfile`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +101,43 @@ class ColumnProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassProfile:
+    """The answers to the hold-out about one of several classes; its `hits` are the rows of the class.
+
+    label : the class as text. probability : of the class, over all rows. decided : of the class, over the
+        rows that were predicted as the class, in one bin.
+    """
+
+    label: str
+    probability: ColumnProfile
+    decided: ColumnProfile
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "probability": self.probability.to_json(),
+            "decided": self.decided.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ClassProfile:
+        parts = (ColumnProfile.from_json(data[name]) for name in ("probability", "decided"))
+        return cls(data["label"], *parts)
+
+
+@dataclass(frozen=True, slots=True)
 class Profile:
     """Reference profile of a version.
 
     columns : in the schema's order, which is that of a logged row's cells. answers : `PREDICTION`, and
-        `PROBABILITY` of a classifier, on the hold-out.
+        `PROBABILITY` of a classifier, on the hold-out. classes : of three to `MOST_CLASSES` classes, in the
+        order of the version's classes; drift reviews test `answers`, and expected quality needs both. Empty
+        in profiles older than the log's column of every class's probability.
     """
 
     columns: tuple[ColumnProfile, ...]
     answers: tuple[ColumnProfile, ...]
+    classes: tuple[ClassProfile, ...] = ()
 
     @property
     def in_old_meaning(self) -> bool:
@@ -116,12 +146,14 @@ class Profile:
 
     @property
     def by_name(self) -> dict[str, ColumnProfile]:
-        return {each.name: each for each in (*self.columns, *self.answers)}
+        of_classes = (part for each in self.classes for part in (each.probability, each.decided))
+        return {each.name: each for each in (*self.columns, *self.answers, *of_classes)}
 
     def to_json(self) -> dict[str, Any]:
         return {
             "columns": [each.to_json() for each in self.columns],
             "answers": [each.to_json() for each in self.answers],
+            "classes": [each.to_json() for each in self.classes],
         }
 
     @classmethod
@@ -129,6 +161,7 @@ class Profile:
         return cls(
             tuple(map(ColumnProfile.from_json, data["columns"])),
             tuple(map(ColumnProfile.from_json, data["answers"])),
+            tuple(map(ClassProfile.from_json, data.get("classes", ()))),
         )
 
 
@@ -143,7 +176,7 @@ def profile(schema: DatasetSchema, features: pd.DataFrame, answers: Answers) -> 
     features : training part (n, p), see `vigia_ml.fitting.frames`. answers : on the hold-out.
     """
     columns = tuple(of_column(column, features[column.name].to_numpy()) for column in schema.columns)
-    return Profile(columns, of_answers(answers))
+    return Profile(columns, of_answers(answers), of_classes(answers))
 
 
 def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
@@ -187,6 +220,26 @@ def of_answers(answers: Answers) -> tuple[ColumnProfile, ...]:
         _of_levels(PREDICTION, [names[place] for place in chosen.tolist()], names),
         _of_answer(PROBABILITY, probability, {"hits": hits.astype(np.float64)}, TWENTIETHS, extra),
     )
+
+
+def of_classes(answers: Answers) -> tuple[ClassProfile, ...]:
+    """Computes the profiles of several classes; empty for other tasks and for more than `MOST_CLASSES`."""
+    if answers.task != "multiclass" or not 2 < len(answers.classes) <= MOST_CLASSES:
+        return ()
+    assert answers.probability is not None
+    actual, chosen = answers.places()
+    profiles = []
+    for place, label in enumerate(answers.classes):
+        numbers, is_actual = answers.probability[:, place], (actual == place).astype(np.float64)
+        name, decided, rows = f"{PROBABILITY}.{place}", f"{PREDICTION}.{place}", chosen == place
+        profiles.append(
+            ClassProfile(
+                label_text(label),
+                _of_answer(name, numbers, {"hits": is_actual}, TWENTIETHS),
+                _counted(decided, Bins("number", (), ()), numbers[rows], {"hits": is_actual[rows]}),
+            )
+        )
+    return tuple(profiles)
 
 
 def _of_answer(

@@ -338,7 +338,7 @@ class FastPath:
         if rows is None or (route.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
-            prepared = pipeline.prepare(served, rows, caller, generation)
+            prepared = pipeline.prepare(served, rows, caller, generation, every_class=version.every_class)
         except (InvalidRows, PredictionFailed):
             return None
         if not self._within_rate(caller):

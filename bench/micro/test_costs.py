@@ -38,7 +38,9 @@ def rows_of(ready: Ready, count: int) -> Rows:
 
 
 def prepared(ready: Ready, count: int) -> Prepared:
-    return pipeline.prepare(ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1)
+    return pipeline.prepare(
+        ready.served, rows_of(ready, count), Caller(ready.client_id, REQUEST_ID), 1, every_class=True
+    )
 
 
 # -- bytes -> valid rows -------------------------------------------------------------------------------

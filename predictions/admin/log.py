@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -17,6 +18,7 @@ from predictions.admin.filters import BeforeParameter, ClientFilter, PeriodParam
 from predictions.log import csv_export, search
 from predictions.log.queries import LogPage
 from predictions.models import Prediction
+from predictions.models.log import class_names
 from predictions.outcomes import recording
 from predictions.serializers.predictions import PredictionDetailSerializer, PredictionSerializer
 from training.admin.columns import CLIENT, MODEL, column, emphasised
@@ -25,9 +27,18 @@ from training.admin.paging import PositionAdmin
 from training.admin.rights import allowed_ids
 from training.models import RegisteredModel
 from training.templatetags.vigia import brief, share, warning_badges
+from vigia_ml.engines import class_name
 
 Rows = QuerySet[Prediction, Prediction]
 LONGEST_EXPORT = 1_000
+
+
+def _of_class(row: Prediction) -> str:
+    """Returns the class that `row.probability` belongs to; empty if it is not known."""
+    if row.probability is None:
+        return ""
+    names = class_names(row.version)
+    return names[1] if row.version.threshold is not None and len(names) == 2 else class_name(row.prediction)
 
 
 @admin.register(Prediction)
@@ -95,6 +106,8 @@ class PredictionAdmin(PositionAdmin):
         return {
             "title": f"Prediction {row.pk}",
             "row": row,
+            "of_class": _of_class(row),
+            "probabilities": sorted((row.probabilities or {}).items(), key=itemgetter(1), reverse=True),
             "inputs": list(self._inputs(row)),
             "lineage": shown["lineage"],
             "outcome": recording.of(row.pk),

@@ -116,7 +116,7 @@ def _of_version(
     overall = quality.of_window(model, window.since, window.until, version)
     realised = quality.as_dict(overall[0]) if overall else None
     expected = _expected(version, drift) if drift else None
-    metric = quality.watched_metric(model)
+    metric = quality.watched_metric(model, overall[0].metrics if overall else {})
     charts = monitoring_charts.quality(model, metric, over_time, window) if metric else []
     calibration = monitoring_charts.calibration(overall[0]) if overall else None
     charts += [calibration] if calibration else []
@@ -157,10 +157,9 @@ def _column(request: HttpRequest, drift: Timeline) -> timeline.Line | None:
 
 
 def _expected(version: ModelVersion, drift: Timeline) -> dict[str, Any]:
-    counted = {line.column.name: line.counted for line in drift.lines if line.counted is not None}
     return asdict(
         performance_estimation.expected(
-            task_of(version), version.reference.profile, counted, version.threshold
+            task_of(version), version.reference.profile, drift.counted, version.threshold
         )
     )
 

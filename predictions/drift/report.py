@@ -165,7 +165,7 @@ def quality_rows(
         expected.get("metrics") or {},
         {name: each["value"] for name, each in realised.items() if each},
     ]
-    watched = watched_metric(model)
+    watched = watched_metric(model, realised)
     return [
         {
             "row": row,

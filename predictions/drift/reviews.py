@@ -171,7 +171,7 @@ def importance_of(version: ModelVersion) -> dict[str, float] | None:
 def has_fallen(quality: realised.Quality, model: RegisteredModel, watch: MonitoringConfig) -> bool:
     """Returns whether the watched metric (`realised.watched_metric`) is worse than on the hold-out by more
     than `MonitoringConfig.quality_fall`, and chance does not explain it: the whole interval lies beyond."""
-    metric = realised.watched_metric(model)
+    metric = realised.watched_metric(model, quality.metrics)
     if quality.too_few or metric is None:
         return False
     now, then = quality.metrics.get(metric), quality.holdout.get(metric)

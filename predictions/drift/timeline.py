@@ -139,10 +139,12 @@ class Timeline:
     """The drift of all columns of a version.
 
     lines : columns with the largest drift first, then the answers. rows : number of answered rows.
+    counted : name in `Profile.by_name` -> counts of the whole window; an absent name has no rows.
     """
 
     lines: tuple[Line, ...]
     rows: int
+    counted: Mapping[str, Counted]
 
 
 def read(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Timeline:
@@ -160,7 +162,17 @@ def read(version: ModelVersion, window: Window, watch: MonitoringConfig) -> Time
 
     inputs = sorted(map(line, profile.columns), key=_psi, reverse=True)
     lines = (*inputs, *map(line, profile.answers))
-    return Timeline(lines, max((each.counted.rows for each in lines if each.counted), default=0))
+    counted = {name: total for name in profile.by_name if (total := _total(by_step, name)) is not None}
+    return Timeline(lines, max((each.counted.rows for each in lines if each.counted), default=0), counted)
+
+
+def _total(by_step: Mapping[dt.datetime, Mapping[str, Counted]], name: str) -> Counted | None:
+    parts = [counts[name] for counts in by_step.values() if name in counts]
+    if not parts:
+        return None
+    return Counted(
+        np.sum([each.counts for each in parts], axis=0), np.sum([each.totals for each in parts], axis=0)
+    )
 
 
 def _psi(line: Line) -> float:

@@ -46,7 +46,7 @@ def _cell(value: Value) -> str:
 
 
 def _answers(served: Served, rows: Rows, count: int) -> Answers:
-    body = pipeline.prepared(served, rows, REHEARSAL, generation=0).as_dict()
+    body = pipeline.prepared(served, rows, REHEARSAL, generation=0, every_class=True).as_dict()
     answers = body["predictions"]
     if len(answers) != count:
         raise Unusable(f"{len(answers)} answers to {count} rows")

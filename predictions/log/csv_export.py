@@ -39,11 +39,12 @@ def neutral(cell: object) -> object:
 
 FIXED = ("id", "at", "model", "version", "key", "prediction", "probability", "warnings", "request_id")
 _WITHOUT_PROBABILITY = tuple(name for name in FIXED if name != "probability")
+_AFTER_PROBABILITIES = ("warnings", "request_id")
 PIECE = 2**16
 
 
 def write(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Returns rows as CSV, each input in its own column.
+    """Returns rows as CSV, each input in its own column, and so each class's probability.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def write(rows: Iterable[Mapping[str, Any]]) -> str:
     rows = list(rows)
     fixed = [name for name in FIXED if any(name in row for row in rows)]
     inputs = list(dict.fromkeys(name for row in rows for name in row.get("inputs", {})))
-    return b"".join(_pieces(rows, fixed, inputs)).decode()
+    classes = list(dict.fromkeys(name for row in rows for name in row.get("probabilities", {})))
+    return b"".join(_pieces(rows, fixed, inputs, classes)).decode()
 
 
 def streamed(
@@ -68,20 +70,27 @@ def streamed(
     inputs = list(
         dict.fromkeys(name for each in page.version_ids for name in input_names(page.versions[each]))
     )
-    pieces = _pieces(map(show, page), names if page.version_ids else (), inputs)
+    pieces = _pieces(map(show, page), names if page.version_ids else (), inputs, page.class_names)
     return StreamingHttpResponse(pieces, content_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _pieces(
-    rows: Iterable[Mapping[str, Any]], fixed: Sequence[str], inputs: Sequence[str]
+    rows: Iterable[Mapping[str, Any]], fixed: Sequence[str], inputs: Sequence[str], classes: Sequence[str]
 ) -> Iterator[bytes]:
+    before = [name for name in fixed if name not in _AFTER_PROBABILITIES]
+    after = fixed[len(before) :]
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([*fixed, *(neutral(f"input.{name}") for name in inputs)])
+    names = (*(f"probability_{name}" for name in classes), *after, *(f"input.{name}" for name in inputs))
+    writer.writerow([*before, *map(neutral, names)])
     for row in rows:
-        cells = row.get("inputs", {})
-        line = (*(_plain(row.get(name)) for name in fixed), *(_plain(cells.get(name)) for name in inputs))
-        writer.writerow([neutral(cell) for cell in line])
+        parts = (
+            (before, row),
+            (classes, row.get("probabilities", {})),
+            (after, row),
+            (inputs, row.get("inputs", {})),
+        )
+        writer.writerow([neutral(_plain(cells.get(name))) for names, cells in parts for name in names])
         if out.tell() > PIECE:
             yield out.getvalue().encode()
             out.seek(0)

@@ -12,6 +12,7 @@ from django.db.models import BooleanField, ExpressionWrapper, Max, Q, QuerySet
 
 from core.uuid7 import lowest_at
 from predictions.models import Outcome, Prediction
+from predictions.models.log import class_names
 from training.models import ModelVersion, RegisteredModel, sharing_versions, small_versions
 
 PAGE = 100
@@ -32,8 +33,8 @@ class LogQuery:
     limit: int = PAGE
 
 
-Head = tuple[uuid.UUID, int, bool]
-"""The id of a row, its version, and whether it has a probability."""
+Head = tuple[uuid.UUID, int, bool, bool]
+"""The id of a row, its version, and whether it has a probability, and one of each of several classes."""
 
 
 class LogPage:
@@ -47,16 +48,21 @@ class LogPage:
     """
 
     def __init__(self, heads: Sequence[Head], *, cursor: uuid.UUID | None) -> None:
-        self.version_ids = list(dict.fromkeys(version for _, version, _ in heads))
-        self.has_probability = any(has for *_, has in heads)
+        self.version_ids = list(dict.fromkeys(version for _, version, *_ in heads))
+        self.has_probability = any(has for *_, has, _ in heads)
+        self._with_classes = {version for _, version, _, by_class in heads if by_class}
+        self._with_probability = {version for _, version, has, _ in heads if has}
         self.cursor = cursor
         self._ids = [identifier for identifier, *_ in heads]
 
     @classmethod
     def of(cls, rows: QuerySet[Prediction, Prediction], limit: int) -> LogPage:
         """Returns the first `limit` rows; the query must be in the log's order."""
-        has_probability = ExpressionWrapper(Q(probability__isnull=False), BooleanField())
-        heads: list[Head] = list(rows.values_list("id", "version_id", has_probability)[: limit + 1])
+        flags = [
+            ExpressionWrapper(Q((f"{name}__isnull", False)), BooleanField())
+            for name in ("probability", "by_class")
+        ]
+        heads: list[Head] = list(rows.values_list("id", "version_id", *flags)[: limit + 1])
         more, heads = len(heads) > limit, heads[:limit]
         return cls(heads, cursor=heads[-1][0] if more else None)
 
@@ -64,6 +70,20 @@ class LogPage:
     def versions(self) -> dict[int, ModelVersion]:
         """Versions by id; the rows share them."""
         return small_versions().in_bulk(self.version_ids)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes whose probabilities some row has; see `Prediction.probabilities`."""
+        names: dict[str, None] = {}
+        for version_id in self.version_ids:
+            if version_id not in self._with_probability:
+                continue
+            version = self.versions[version_id]
+            of_version = class_names(version)
+            of_two = len(of_version) == 2 and version.registered_model.answers_probabilities
+            if of_two or version_id in self._with_classes:
+                names.update(dict.fromkeys(of_version))
+        return list(names)
 
     def __iter__(self) -> Iterator[Prediction]:
         for start in range(0, len(self._ids), PIECE):
@@ -78,7 +98,8 @@ class SmallPage(LogPage):
 
     def __init__(self, rows: Sequence[Prediction], *, cursor: uuid.UUID | None = None) -> None:
         super().__init__(
-            [(row.pk, row.version_id, row.probability is not None) for row in rows], cursor=cursor
+            [(row.pk, row.version_id, row.probability is not None, row.by_class is not None) for row in rows],
+            cursor=cursor,
         )
         self._rows = rows
 

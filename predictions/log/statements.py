@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 
 COLUMNS: Final = (
     "registered_model_id, version_id, client_id, request_id, "
-    "id, inputs, prediction, probability, key, warnings"
+    "id, inputs, prediction, probability, key, warnings, probabilities"
 )
 _ORIGIN: Final = ("bigint", "bigint", "int", "varchar")
-_TYPES: Final = (*_ORIGIN, "uuid", "json", "jsonb", "float8", "varchar", "jsonb")
+_TYPES: Final = (*_ORIGIN, "uuid", "json", "jsonb", "float8", "varchar", "jsonb", "json")
 # Measured on PostgreSQL 18: for fewer rows a parameter per cell costs less, from here on one per column.
 COLUMNS_FROM_ROWS: Final = 33
 # With a statement for each number of rows, the slowest requests waited for the planning of a new one. So
@@ -27,7 +27,8 @@ _NO_ROW: Final = (None,) * len(_TYPES)
 NO_WARNINGS: Final = b"[]"
 # PostgreSQL's ids of types. Their columns are sent in binary, which costs both sides less than text.
 _UUID, _JSON, _JSONB = 2950, 114, 3802
-_BINARY: Final = frozenset((4, 5, 6, 9))  # positions of these columns in `_TYPES`
+_BINARY: Final = frozenset((4, 5, 6, 9, 10))  # positions of these columns in `_TYPES`
+_WARNINGS: Final = 9
 _ARRAY_HEAD: Final = struct.Struct("!iiiii")
 _SIZE: Final = struct.Struct("!i")
 _NO_SIZE: Final = bytes(_SIZE.size)
@@ -41,7 +42,8 @@ class LogRows:
     """The rows of one request by column. The cells are PostgreSQL's text: UTF-8 without NUL.
 
     inputs : one JSON text for each row, each ended by a newline; JSON holds no raw newline.
-    probabilities, keys, warnings : None if no row has one.
+    probabilities, keys, warnings : None if no row has one. by_class : every class's probability, a JSON array
+        for each row; None if the rows have none.
     """
 
     origin: Origin
@@ -51,6 +53,7 @@ class LogRows:
     probabilities: Sequence[bytes] | None = None
     keys: Sequence[bytes | None] | None = None
     warnings: Sequence[bytes] | None = None
+    by_class: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -105,7 +108,7 @@ class Statement(NamedTuple):
             absent: list[None] = [None] * len(rows)
             columns = (rows.predictions, rows.probabilities or absent, rows.keys or absent)
             warnings = rows.warnings or [NO_WARNINGS] * len(rows)
-            for cells in zip(rows.ids, inputs, *columns, warnings, strict=True):
+            for cells in zip(rows.ids, inputs, *columns, warnings, rows.by_class or absent, strict=True):
                 values += rows.origin
                 values += cells
         values += _NO_ROW * (self.size - len(values) // len(_TYPES))
@@ -127,6 +130,7 @@ class Statement(NamedTuple):
             None if probabilities is None else _numbers_array(probabilities),
             None if keys is None else _array(keys),
             _jsonb_array(_column(group, "warnings")),
+            _json_array(_column(group, "by_class")),
         ]
         if claims:
             values.append(b"{%s}" % b",".join([b"%d" % claim.client_id for claim in claims]))
@@ -175,7 +179,7 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
         names.append(f"c{at}")
         shown.append(f"row.c{at}")
         arrays.append(f"${at + 2}::{kind}[]")
-    shown[-1] = f"coalesce({shown[-1]}, '{NO_WARNINGS.decode()}')"
+    shown[_WARNINGS] = f"coalesce({shown[_WARNINGS]}, '{NO_WARNINGS.decode()}')"
     fence = "vigia_fence($1::bigint, false)"
     if claimed:
         types = ("integer[]", "text[]", "text[]", "text[]", "integer")
@@ -227,6 +231,14 @@ def _lines_array(lines: bytes) -> bytes:
     starts = ends - sizes + (_SIZE.size - 1) * np.arange(len(ends))
     spaced[starts[:, None] + np.arange(_SIZE.size)] = sizes.astype(">i4").view(np.uint8).reshape(-1, 4)
     return _ARRAY_HEAD.pack(1, 0, _JSON, len(ends), 1) + spaced.tobytes()
+
+
+def _json_array(cells: Sequence[bytes | None] | None) -> bytes | None:
+    """Returns JSON texts as an array in binary; None for no array."""
+    if cells is None:
+        return None
+    sized = [_SIZE.pack(-1) if cell is None else _SIZE.pack(len(cell)) + cell for cell in cells]
+    return _ARRAY_HEAD.pack(1, None in cells, _JSON, len(cells), 1) + b"".join(sized)
 
 
 def _jsonb_array(cells: Sequence[bytes | None] | None) -> bytes | None:

@@ -16,8 +16,10 @@ from django.utils import timezone
 
 from core.uuid7 import time_of
 from training.models import ModelVersion, RegisteredModel
+from vigia_ml.engines import class_name
 
 _NAMES: dict[int, tuple[str, ...]] = {}
+_CLASSES: dict[int, tuple[str, ...]] = {}
 
 
 def input_names(version: ModelVersion) -> tuple[str, ...]:
@@ -26,6 +28,16 @@ def input_names(version: ModelVersion) -> tuple[str, ...]:
     if names is None:
         names = tuple(column["name"] for column in version.schema["columns"])
         _NAMES[version.pk] = names  # a version's schema never changes
+    return names
+
+
+def class_names(version: ModelVersion) -> tuple[str, ...]:
+    """Returns a version's classes as JSON writes them as keys, in the order of `Prediction.by_class`; empty
+    for a regression."""
+    names = _CLASSES.get(version.pk)
+    if names is None:
+        names = tuple(map(class_name, version.known_classes or ()))
+        _CLASSES[version.pk] = names
     return names
 
 
@@ -54,6 +66,9 @@ class Prediction(models.Model):
 
     cells : the inputs as an array in the order of the version's schema. A row without the columns' names is
         half as large; `inputs` adds them, and in SQL ``vigia_inputs(version_id, inputs)`` does.
+    probability : of the second class for two classes, else of the predicted class; None for a regression.
+    by_class : probabilities of three or more classes in the order of the version's classes; None for other
+    tasks, for rows older than this column, and if the model's switch was off. `probabilities` adds the names.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -68,6 +83,7 @@ class Prediction(models.Model):
     cells = JSONText(db_column="inputs")
     prediction = models.JSONField()
     probability = models.FloatField(null=True)
+    by_class = JSONText(db_column="probabilities", null=True)
     warnings = models.JSONField()
     request_id = models.CharField(max_length=64)
 
@@ -85,6 +101,24 @@ class Prediction(models.Model):
         """The inputs by column name. All rows of a version share one look-up of the names."""
         names = _NAMES.get(self.version_id) or input_names(self.version)
         return dict(zip(names, self.cells, strict=True))
+
+    @property
+    def probabilities(self) -> dict[str, float] | None:
+        """Every class's probability by name, as in the answer; None if it is not known.
+
+        The log holds one probability of two classes; the first class has the rest of the second one's. These
+        rows do not say whether the model's switch was on, so the switch's present position decides.
+        """
+        if self.probability is None:
+            return None
+        names = _CLASSES.get(self.version_id)
+        if names is None:
+            names = class_names(self.version)
+        if self.by_class is not None:
+            return dict(zip(names, self.by_class, strict=True))
+        if len(names) != 2 or not self.registered_model.answers_probabilities:
+            return None
+        return dict(zip(names, (1.0 - self.probability, self.probability), strict=True))
 
     @property
     def at(self) -> dt.datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 
+from predictions.models.log import JSONText
 from training.models import Job, ModelVersion, Rollout
 
 
@@ -37,6 +38,7 @@ class ShadowAnswer(models.Model):
     prediction_id = models.UUIDField()
     prediction = models.JSONField()
     probability = models.FloatField(null=True)
+    by_class = JSONText(db_column="probabilities", null=True)
 
     class Meta:
         constraints = [

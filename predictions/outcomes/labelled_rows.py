@@ -21,7 +21,7 @@ PAGE: Final = 10_000
 # reads the whole log.
 _PAGE_STATEMENT: Final = """
     SELECT held.prediction_id::text, log.version_id, log.key, {cells}, log.prediction::text, log.probability,
-           held.actual::text, held.observed_at
+           log.probabilities::text, held.actual::text, held.observed_at
     FROM (
         SELECT DISTINCT ON (prediction_id) prediction_id, actual, observed_at
         FROM predictions_outcome
@@ -39,7 +39,8 @@ _PAGE_STATEMENT: Final = """
 class Labelled(NamedTuple):
     """One logged prediction with its outcome; JSON values are text as stored.
 
-    cells : the inputs as an array, or None if `pages` did not read them.
+    cells : the inputs as an array, or None if `pages` did not read them. by_class : see
+    `predictions.models.Prediction`.
     """
 
     prediction_id: str
@@ -48,6 +49,7 @@ class Labelled(NamedTuple):
     cells: str | None
     prediction: str
     probability: float | None
+    by_class: str | None
     actual: str
     observed_at: dt.datetime
 

@@ -105,9 +105,14 @@ def _write(
         columns = {
             name: list(values) for name, values in zip(schema.names, zip(*cells, strict=True), strict=True)
         }
-        writer.write_columns(columns | {schema.target.name: actuals}, keys, ids)
+        writer.write_columns(columns | {schema.target.name: actuals} | _weights(schema, len(rows)), keys, ids)
     else:
         writer.write_instances(_reread(schema, logged_schema, cells, actuals, keys), schema.target.name, ids)
+
+
+def _weights(schema: DatasetSchema, rows: int) -> dict[str, list[float]]:
+    """Returns the column of weights, if the schema names one: the log has none, so each row counts once."""
+    return {} if schema.weight_column is None else {schema.weight_column.name: [1.0] * rows}
 
 
 def _reread(
@@ -125,9 +130,9 @@ def _reread(
             for name, value in zip(logged.names, values, strict=True)
             if schema.role(name) == "feature"
         }
-        reread = schema.read(row | {schema.target.name: actual}, with_target=True)
+        reread = schema.read(row | {schema.target.name: actual}, with_target=True, weight_required=False)
         if isinstance(reread, Instance):
-            good.append(Instance(reread.values, key, reread.target))
+            good.append(Instance(reread.values, key, reread.target, reread.weight))
         else:
             faults += reread
             if len(faults) > REPORTED_FAULTS:

@@ -19,12 +19,12 @@ from core.uuid7 import lowest_at, time_of
 from predictions.models import decoded
 from predictions.outcomes import labelled_rows
 from predictions.outcomes.labelled_rows import Labelled
-from predictions.quality.metrics import BOUNDS, DELAY_GROWTH, Tally, total_of
+from predictions.quality.metrics import BOUNDS, DELAY_GROWTH, MOST_RANKED, Tally, total_of
 from predictions.quality.sql import classes_of
 from predictions.rollups.hours import end
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.declaration import Task
-from vigia_ml.evaluation.sums import binary_terms
+from vigia_ml.evaluation.sums import binary_terms, class_terms
 from vigia_ml.reference_profile import PREDICTION
 
 Floats = npt.NDArray[np.float64]
@@ -58,8 +58,9 @@ def task_of(version: ModelVersion) -> Task:
 class _Version:
     """The part of a version that its tallies need.
 
-    classes : of two classes, the negative and the positive one. center : mean of the answers to the hold-out,
-        if known; the powers of actual values are summed around it, which preserves precision.
+    classes : of two classes, the negative and the positive one; of more, those of the log's arrays.
+    center : mean of the answers to the hold-out, if known; the powers of actual values are summed around it,
+        which preserves precision.
     """
 
     task: Task
@@ -75,7 +76,8 @@ class _Versions(dict[int, _Version]):
         reference = ReferenceProfile.objects.filter(version=version).first()
         answers = reference.profile.by_name[PREDICTION] if reference is not None else None
         center = sum(answers.sums) / answers.rows if answers is not None and answers.rows else 0.0
-        self[version_id] = _Version(task_of(version), classes_of(version) or (), center)
+        classes = classes_of(version) or version.known_classes or ()
+        self[version_id] = _Version(task_of(version), classes, center)
         return self[version_id]
 
 
@@ -103,6 +105,8 @@ def _tally(version: _Version, rows: Sequence[Labelled]) -> Tally:
             p, positive = p[usable], np.array([answer == actual for answer, actual in pairs], dtype=bool)
             sums = {"right": positive.sum(), **_errors(p - positive)}
             tally.pairs = dict(Counter(pairs))
+            of_classes, tally.classes = _every_class(version.classes, pairs, _arrays(rows, usable))
+            sums |= of_classes
     tally.unusable = len(rows) - len(p)
     tally.sums = {name: value.item() for name, value in sums.items()} if len(p) else {}
     bucket = np.searchsorted(BOUNDS, p, side="right")
@@ -118,6 +122,41 @@ def _binary(p: Floats, decided: Flags, positive: Flags) -> Sums:
     terms = binary_terms(positive, p, decided)
     totals: Sums = {name: values.sum() for name, values in terms.items()}
     return totals | {"loss2": (terms["loss"] ** 2).sum(), **_errors(p - positive)}
+
+
+def _arrays(rows: Sequence[Labelled], usable: Flags) -> list[Any]:
+    """Returns the logged probabilities of every class of the usable rows; None where the log has none."""
+    return decoded(rows[place].by_class or "null" for place in np.flatnonzero(usable).tolist())
+
+
+def _every_class(
+    classes: Sequence[Any], pairs: Sequence[tuple[Any, Any]], arrays: Sequence[Any]
+) -> tuple[Sums, dict[str, dict[int, tuple[int, int]]]]:
+    """Returns the sums, and `Tally.classes`, of the rows that have a probability of each of `classes`.
+
+    Parameters
+    ----------
+    pairs : answer and actual class of each row. arrays : see `_arrays`.
+    """
+    known = [(actual, array) for (_, actual), array in zip(pairs, arrays, strict=True) if array is not None]
+    known = [(actual, array) for actual, array in known if len(array) == len(classes)]
+    if not known:
+        return {}, {}
+    places = {each: place for place, each in enumerate(classes)}
+    actual = np.array([places.get(each, -1) for each, _ in known])
+    probability = np.array([array for _, array in known], dtype=np.float64)
+    sums: Sums = {"classed": np.int64(len(known))}
+    for name, term in class_terms(actual, probability).items():
+        sums |= {name: term.sum(), f"{name}2": (term**2).sum()}
+    if len(classes) > MOST_RANKED:
+        return sums, {}
+    by_class = {}
+    for place, name in enumerate(classes):
+        bucket = np.searchsorted(BOUNDS, probability[:, place], side="right")
+        counts = np.bincount(bucket), np.bincount(bucket, actual == place)
+        filled = np.flatnonzero(counts[0]).tolist()
+        by_class[str(name)] = {at: (int(counts[0][at]), int(counts[1][at])) for at in filled}
+    return sums, by_class
 
 
 def _regression(predicted: Floats, actual: Floats, center: float) -> Sums:

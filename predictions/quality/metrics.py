@@ -17,7 +17,7 @@ import numpy as np
 from predictions.quality import confidence_intervals
 from predictions.quality.confidence_intervals import FEW, Estimate
 from vigia_ml.declaration import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
-from vigia_ml.evaluation.sums import area, by_class, class_rows, ratio
+from vigia_ml.evaluation.sums import area, by_class, class_rows, mean_area, ratio
 
 _TAIL: Final = [0.005 * 10 ** (-step / 10) for step in range(30, 0, -1)]
 BOUNDS: Final = (
@@ -29,11 +29,14 @@ BOUNDS: Final = (
 of equal width, and finer ones at both ends, where the probabilities of a rare class crowd."""
 METRICS: Final[dict[Task, tuple[str, ...]]] = {
     "binary": CLASSIFICATION_METRICS,
-    "multiclass": ("accuracy", "precision", "recall", "f1"),
+    "multiclass": CLASSIFICATION_METRICS,
     "regression": REGRESSION_METRICS,
 }
-"""Metrics that outcomes allow. For more than two classes the log holds only the answer's probability, so
-there is no roc_auc, log_loss or brier."""
+"""Metrics that outcomes allow."""
+OF_EVERY_CLASS: Final = ("roc_auc", "log_loss", "brier")
+"""Metrics of more than two classes for which the log has to hold the probability of every class."""
+MOST_RANKED: Final = 50
+"""Maximum number of classes for `roc_auc`: each class has its buckets in each hour."""
 SHOWN_BINS: Final = 10
 """Number of equal-width bins of the calibration; their edges are among `BOUNDS`."""
 DELAY_GROWTH: Final = 1.02
@@ -51,7 +54,9 @@ class Tally:
     sums : by name, over the usable rows.
         binary : tp, fp, fn, tn as decided in the log; square, square2: sums of (p - y)^2 and of its square;
             loss, loss2: sums of -ln of the probability of the actual class, and of its square.
-        multiclass : right, and square, square2 of (p - hit)^2, where p is the probability of the answer.
+        multiclass : right, and square, square2 of (p - hit)^2, where p is the probability of the answer;
+            over the `classed` rows, which have every class's probability, loss and brier of
+            `vigia_ml.evaluation.sums.class_terms`, and loss2, brier2, the sums of their squares.
         regression : with e = answer - actual: absolute |e|, square e^2, square2 e^4; share, share2: sums of
             |e| / |actual| and of its square over `share_rows`, the rows whose actual is not 0; with
             z = actual - `center`: z1 … z4 its powers, wz, wzz: sums of e^2 z and e^2 z^2.
@@ -59,6 +64,7 @@ class Tally:
         has bucket 0 only.
     pairs : (answer, actual) -> rows, for more than two classes. other : (right, wrong) rows of pairs that
         were not kept.
+    classes : class -> bucket of its probability -> (rows, rows of the class), over the `classed` rows.
     delays : bucket -> (rows, sum in seconds), from the prediction to `observed_at`.
     """
 
@@ -70,11 +76,17 @@ class Tally:
     buckets: dict[int, tuple[int, int, float]] = field(default_factory=dict)
     pairs: dict[tuple[str, str], int] = field(default_factory=dict)
     other: tuple[int, int] = (0, 0)
+    classes: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
     delays: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def usable(self) -> int:
         return self.rows - self.unusable
+
+    @property
+    def classed(self) -> int | None:
+        """Usable rows that have the probability of every class; None for two classes and for a regression."""
+        return int(self.sums.get("classed", 0)) if self.task == "multiclass" else None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,6 +98,10 @@ class Tally:
             "buckets": [[bucket, *counts] for bucket, counts in sorted(self.buckets.items())],
             "pairs": [[*pair, rows] for pair, rows in sorted(self.pairs.items())],
             "other": list(self.other),
+            "classes": {
+                name: [[bucket, *counts] for bucket, counts in sorted(buckets.items())]
+                for name, buckets in self.classes.items()
+            },
             "delays": [[bucket, *counts] for bucket, counts in sorted(self.delays.items())],
         }
 
@@ -100,7 +116,11 @@ class Tally:
             {bucket: (rows, hits, total) for bucket, rows, hits, total in data["buckets"]},
             {(answer, actual): rows for answer, actual, rows in data["pairs"]},
             (data["other"][0], data["other"][1]),
-            {bucket: (rows, total) for bucket, rows, total in data["delays"]},
+            delays={bucket: (rows, total) for bucket, rows, total in data["delays"]},
+            classes={  # an older tally has none
+                name: {bucket: (rows, hits) for bucket, rows, hits in buckets}
+                for name, buckets in data.get("classes", {}).items()
+            },
         )
 
     def bound(self) -> None:
@@ -141,6 +161,11 @@ def _add(target: Tally, other: Tally) -> None:
         target.delays[bucket] = (earlier[0] + rows, earlier[1] + summed)
     for pair, rows in other.pairs.items():
         target.pairs[pair] = target.pairs.get(pair, 0) + rows
+    for name, buckets in other.classes.items():
+        of_class = target.classes.setdefault(name, {})
+        for bucket, (rows, hits) in buckets.items():
+            before = of_class.get(bucket, (0, 0))
+            of_class[bucket] = (before[0] + rows, before[1] + hits)
     target.other = (target.other[0] + other.other[0], target.other[1] + other.other[1])
 
 
@@ -267,13 +292,20 @@ def area_error(area: float, positives: int, negatives: int) -> float:
 
 
 def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
-    """Returns accuracy, and precision, recall and f1 as means over the classes (macro).
+    """Returns accuracy; precision, recall and f1 as means over the classes (macro); and `OF_EVERY_CLASS` of
+    the rows that have the probability of every class.
 
     The delta method over the multinomial counts n_ij gives the standard errors of the means: doubling all
     counts does not change such a metric, so its gradient weighted by the counts is 0 and its variance is the
     sum of n_ij (dm / dn_ij)^2 (Takahashi et al. 2022, Applied Intelligence 52:4961).
     """
-    estimates = {"accuracy": confidence_intervals.share(int(tally.sums["right"]), tally.usable)}
+    rows_with_all = tally.classed or 0
+    estimates: dict[str, Estimate | None] = {
+        "accuracy": confidence_intervals.share(int(tally.sums["right"]), tally.usable),
+        "log_loss": _mean(tally.sums, "loss", rows_with_all),
+        "brier": _mean(tally.sums, "brier", rows_with_all),
+        "roc_auc": _mean_area(tally),
+    }
     names = sorted({name for pair in tally.pairs for name in pair})
     place = {name: at for at, name in enumerate(names)}
     answer, actual = np.array([(place[answer], place[actual]) for answer, actual in tally.pairs]).T
@@ -290,6 +322,33 @@ def _multiclass(tally: Tally) -> dict[str, Estimate | None]:
         mean = float(value.mean())
         estimates[name] = _within_one(confidence_intervals.estimate(mean, error, tally.usable))
     return estimates
+
+
+def _mean_area(tally: Tally) -> Estimate | None:
+    """Returns the mean area under the ROC curve of each class against the others, over the actual classes.
+
+    The areas of the classes come from the same rows, so they may rise and fall together: their mean standard
+    error bounds that of their mean. A class with few rows leaves out the interval.
+    """
+    if not tally.classed or not tally.classes:
+        return None
+    counts = np.zeros((2, len(tally.classes), len(BOUNDS) + 1))
+    for at, buckets in enumerate(tally.classes.values()):
+        for bucket, (rows, hits) in buckets.items():
+            counts[:, at, bucket] = hits, rows - hits
+    value = float(mean_area(*counts))
+    if math.isnan(value):
+        return None
+    positives, negatives = (each.sum(axis=1) for each in counts)
+    there = positives > 0
+    if min(positives[there].min(), negatives[there].min()) < FEW // 2:
+        return Estimate(value, None, None, tally.classed)
+    areas = area(*counts)[there]
+    errors = [
+        area_error(float(each), int(positive), int(negative))
+        for each, positive, negative in zip(areas, positives[there], negatives[there], strict=True)
+    ]
+    return _within_one(confidence_intervals.estimate(value, sum(errors) / len(errors), tally.classed))
 
 
 def _within_one(estimate: Estimate) -> Estimate:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar
 
@@ -28,8 +28,8 @@ from vigia_ml.declaration import ModelDeclaration, MonitoringConfig
 
 K = TypeVar("K", bound=Hashable)
 FALLBACK_METRIC: Final = "accuracy"
-"""Watched metric if outcomes do not allow a classifier's primary metric. Its interval is valid in a window of
-fifty rows; the interval of a macro F1 is not, if some classes are rare."""
+"""Watched metric of several classes if the outcomes do not allow the primary metric with an interval. Its own
+interval is valid in a window of fifty rows; the interval of a macro F1 is not, if some classes are rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,13 @@ class Quality:
     """The realised quality of one version in a window.
 
     since, until : whole hours, half open. answered : logged rows. labelled : rows with an outcome.
-    unusable : labelled rows whose actual value is not valid for the target.
+    unusable : labelled rows whose actual value is not valid for the target. with_probabilities : usable rows
+    that have the probability of every class; None for two classes and for a regression.
     coverage : labelled / answered; None without rows. median_delay_seconds : from prediction to
     `observed_at`.
     too_few : the usable rows are fewer than the declaration requires, so metrics and calibration are empty.
-    metrics : by the names of `vigia_ml.declaration`, with 95 % intervals. holdout : the same on the hold-out.
+    metrics : by the names of `vigia_ml.declaration`, with 95 % intervals; those of `metrics.OF_EVERY_CLASS`
+    need as many rows with every class's probability. holdout : the same on the hold-out.
     calibration : see `predictions.quality.metrics.calibration`.
     """
 
@@ -57,6 +59,7 @@ class Quality:
     metrics: dict[str, Estimate]
     holdout: dict[str, float]
     calibration: dict[str, Any] | None
+    with_probabilities: int | None = None
 
 
 def of_window(
@@ -118,20 +121,35 @@ def watch_of(model: RegisteredModel) -> MonitoringConfig:
     return MonitoringConfig() if declared is None else declared.watch
 
 
-def watched_metric(model: RegisteredModel) -> str | None:
-    """Returns the metric that quality reviews watch: the primary one if outcomes allow it (see
-    `realised.METRICS`), else `FALLBACK_METRIC`; None if the model's declaration was removed."""
+def watched_metric(model: RegisteredModel, metrics: Mapping[str, Any]) -> str | None:
+    """Returns the metric that quality reviews watch: the primary one, or for several classes
+    `FALLBACK_METRIC` if the primary one needs the probability of every class (see
+    `realised.OF_EVERY_CLASS`) and too few rows have it; None if the model's declaration was removed.
+
+    Parameters
+    ----------
+    metrics : see `Quality.metrics`; or the same as stored with a review.
+    """
     declared, primary = side_by_side.declaration(model), side_by_side.primary_metric(model)
-    if isinstance(declared, ModelDeclaration) and primary not in realised.METRICS[declared.task]:
-        return FALLBACK_METRIC
-    return primary
+    if not isinstance(declared, ModelDeclaration) or declared.task != "multiclass":
+        return primary
+    if primary not in realised.OF_EVERY_CLASS:
+        return primary
+    estimate = metrics.get(primary)
+    if isinstance(estimate, Estimate):
+        estimate = estimate.as_dict()
+    return primary if estimate and estimate.get("low") is not None else FALLBACK_METRIC
 
 
 def _quality(
     version: ModelVersion, tallies: Iterable[Tally], since: dt.datetime, until: dt.datetime, answered: int
 ) -> Quality:
     tally = realised.total_of(tallies, task_of(version))
-    too_few = tally.usable < watch_of(version.registered_model).minimum_outcomes
+    least = watch_of(version.registered_model).minimum_outcomes
+    too_few = tally.usable < least
+    metrics = {} if too_few else realised.metrics(tally)
+    if tally.classed is not None and tally.classed < least:
+        metrics = {name: each for name, each in metrics.items() if name not in realised.OF_EVERY_CLASS}
     return Quality(
         version=version.number,
         since=since,
@@ -142,9 +160,10 @@ def _quality(
         coverage=tally.rows / answered if answered else None,
         median_delay_seconds=realised.median_delay(tally),
         too_few=too_few,
-        metrics={} if too_few else realised.metrics(tally),
+        metrics=metrics,
         holdout=dict(version.metrics),
         calibration=None if too_few else realised.calibration(tally),
+        with_probabilities=tally.classed,
     )
 
 

@@ -38,3 +38,17 @@ def brier(probability: str) -> str:
     """Returns SQL for (p - y)^2 of two classes (Brier 1950); null for more classes or without an outcome."""
     is_positive = "(actual = %(positive)s::jsonb)::int"
     return f"CASE WHEN actual IS NOT NULL THEN ({probability} - {is_positive}) ^ 2 END"
+
+
+def brier_of_classes(probabilities: str, classes: str) -> str:
+    """Returns SQL for the Brier score of several classes, the sum over the classes of (p - y)^2; null without
+    an outcome or without the probability of every class.
+
+    Parameters
+    ----------
+    probabilities : column of a JSON array. classes : parameter with the classes of its elements, as JSON.
+    """
+    is_actual = f"((%({classes})s::jsonb -> (n - 1)::int) = actual)::int"
+    elements = f"json_array_elements_text({probabilities}) WITH ORDINALITY AS each (p, n)"
+    total = f"SELECT sum((p::float8 - {is_actual}) ^ 2) FROM {elements}"  # noqa: S608 - constants alone
+    return f"CASE WHEN actual IS NOT NULL THEN ({total}) END"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import heapq
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,8 +75,9 @@ def of_version(version: ModelVersion, since: dt.datetime, until: dt.datetime) ->
         return WorstPredictions([], 0)
     first, last = hours[-1], hours[0] + HOUR
     labelled = _labelled(version, lowest_at(first), lowest_at(last))
-    classes = classes_of(version)
-    compared = [_with_error(row, None if classes is None else classes[1]) for row in labelled]
+    of_two = classes_of(version)
+    classes = version.known_classes or ()
+    compared = [_with_error(row, None if of_two is None else of_two[1], classes) for row in labelled]
     wrong = [row for row in compared if row is not None and row.error > 0]
     return WorstPredictions(
         heapq.nlargest(SHOWN, wrong, key=lambda row: row.error), len(labelled), first, last
@@ -102,10 +104,11 @@ def _labelled(version: ModelVersion, low: uuid.UUID, high: uuid.UUID) -> list[La
     return labelled[:ROWS]
 
 
-def _with_error(row: Labelled, positive: Any) -> WorstPrediction | None:
+def _with_error(row: Labelled, positive: Any, classes: Sequence[Any]) -> WorstPrediction | None:
     """Returns the row with its error; None if answer and outcome are not comparable.
 
     positive : the class of the probability; None if the probability is that of the answer.
+    classes : in the order of `Labelled.by_class`.
     """
     prediction, actual = decoded([row.prediction, row.actual])
     if row.probability is None:
@@ -115,6 +118,9 @@ def _with_error(row: Labelled, positive: Any) -> WorstPrediction | None:
         error = abs(prediction - actual) if numbers else float(prediction != actual)
     elif positive is not None:
         error = abs(row.probability - float(actual == positive))
+    elif row.by_class is not None:
+        [of_classes] = decoded([row.by_class])
+        error = 1 - (of_classes[classes.index(actual)] if actual in classes else 0.0)
     else:
         error = 1 - row.probability if prediction == actual else row.probability
     return WorstPrediction(row.prediction_id, row.key, prediction, row.probability, actual, float(error))

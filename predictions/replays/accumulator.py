@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from predictions.replays.classes import ClassAccumulator, Side
 from predictions.replays.distributions import Histogram, Shift, probability_edges, psi, shift, value_edges
 from predictions.replays.rescoring import Answers
 from predictions.replays.summary import UNUSABLE, WORST, Labelled, Logged, Part, Summary
@@ -139,6 +140,7 @@ class ReplayAccumulator:
         self._worst: list[dict[str, Any]] = []
         self._labelled = 0
         self._quality_before, self._quality_after = _Quality(), _Quality()
+        self._classes = ClassAccumulator()
 
     # -- adding ------------------------------------------------------------------------------------
 
@@ -163,6 +165,8 @@ class ReplayAccumulator:
         self._keep_worst(logged, pairs)
         if logged.actuals:
             self._judge(logged, answers.classes, pairs)
+        if self.task == "multiclass" and logged.by_class:
+            self._add_classes(logged, answers, pairs)
 
     def _pairs(self, logged: Logged, answers: Answers) -> _Pairs:
         places = answers.places
@@ -251,6 +255,23 @@ class ReplayAccumulator:
             else:
                 quality.add_labels(self._labels.of(actuals), label[known])
 
+    def _add_classes(self, logged: Logged, answers: Answers, pairs: _Pairs) -> None:
+        """Adds the rows whose log has the probability of every class."""
+        arrays = [logged.by_class[row] for row in pairs.places.tolist()]
+        usable = [at for at, array in enumerate(arrays) if array and len(array) == len(logged.classes)]
+        if not usable or answers.probabilities is None:
+            return
+        rows = pairs.places[usable]
+        own = answers.probabilities[np.searchsorted(answers.places, rows)]
+        numbers = np.array([arrays[at] for at in usable], dtype=np.float64)
+        before, after = Side(logged.classes, numbers), Side(answers.classes, own)
+        self._classes.add(before, after)
+        ids = [logged.ids[row] for row in rows.tolist()]
+        known = [at for at, each in enumerate(ids) if each in logged.actuals]
+        if known:
+            before, after = (Side(side.classes, side.probability[known]) for side in (before, after))
+            self._classes.judge(before, after, [logged.actuals[ids[at]] for at in known])
+
     # -- the result --------------------------------------------------------------------------------
 
     def summary(self) -> Summary:
@@ -259,6 +280,8 @@ class ReplayAccumulator:
         answered = sum(part.answered for part in parts)
         is_regression = self.task == "regression"
         changed = None if is_regression else sum(part.changed for part in parts)
+        of_classes_before, of_classes_after = self._classes.metrics()
+        has_classes = self.task == "multiclass"
         return Summary(
             task=self.task,
             rows=self.rows,
@@ -287,9 +310,12 @@ class ReplayAccumulator:
             outcomes=Labelled(
                 self._labelled,
                 self._labelled / answered if answered else 0.0,
-                self._quality_before.metrics(),
-                self._quality_after.metrics(),
+                self._quality_before.metrics() | of_classes_before,
+                self._quality_after.metrics() | of_classes_after,
+                self._classes.labelled if has_classes else None,
             ),
+            classes=self._classes.shifts(),
+            with_probabilities=self._classes.rows if has_classes else None,
         )
 
     def _shift(self, labels: list[Any]) -> Shift:

@@ -111,16 +111,22 @@ def shift(before: Histogram, after: Histogram) -> Shift:
     The bins shown divide [0, 1] for probabilities, else the range from the 1 % to the 99 % quantile.
     """
     unit = before.edges is probability_edges()
-    shown, tenths = _shown_bins(before, after), _tenths(before)
+    shown, (index, largest) = _shown_bins(before, after), distance(before, after)
     return Shift(
         labels=_names(_upper(before, shown), unit=unit),
         bounds=_upper(before, shown),
         before=before.between(shown).tolist(),
         after=after.between(shown).tolist(),
-        psi=psi(before.between(tenths), after.between(tenths)),
-        psi_bounds=_upper(before, tenths),
-        ks=kolmogorov_smirnov(before.counts, after.counts),
+        psi=index,
+        psi_bounds=_upper(before, _tenths(before)),
+        ks=largest,
     )
+
+
+def distance(before: Histogram, after: Histogram) -> tuple[float | None, float | None]:
+    """Returns psi and ks of two distributions with the same edges, see `Shift`."""
+    tenths = _tenths(before)
+    return psi(before.between(tenths), after.between(tenths)), kolmogorov_smirnov(before.counts, after.counts)
 
 
 def psi(before: Whole, after: Whole) -> float | None:

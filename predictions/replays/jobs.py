@@ -38,11 +38,12 @@ USUAL_WINDOW: Final = dt.timedelta(days=7)
 # JSON columns are fetched as text, so that a piece is decoded at once. ORDER BY has to name the table: `id`
 # alone means the text column, which has no index, and every piece would sort the rest of the window.
 _PIECE: Final = """
-    SELECT log.id::text, log.version_id, log.inputs::text, log.prediction::text, log.probability
+    SELECT log.id::text, log.version_id, log.inputs::text, log.prediction::text, log.probability,
+        log.probabilities::text
     FROM predictions_prediction log
     WHERE log.registered_model_id = %s AND log.id > %s AND log.id < %s ORDER BY log.id LIMIT %s
 """
-_Row = tuple[str, int, str, str, float | None]
+_Row = tuple[str, int, str, str, float | None, str | None]
 
 
 def window(parameters: Any) -> tuple[dt.datetime, dt.datetime]:
@@ -159,18 +160,22 @@ class _Work:
             self._take_version(version_id, list(group), actuals)
 
     def _take_version(self, version_id: int, rows: list[_Row], actuals: dict[str, Any]) -> None:
-        number, names, reading = self._reading(version_id)
-        ids, _, inputs, predictions, probabilities = zip(*rows, strict=True)
+        number, names, reading, classes = self._reading(version_id)
+        ids, _, inputs, predictions, probabilities, arrays = zip(*rows, strict=True)
         cells = _decoded(inputs)
         answers = self._candidate.answers(reading, cells)
-        logged = Logged(number, ids, names, cells, _decoded(predictions), probabilities, actuals)
+        by_class = _decoded([array or "null" for array in arrays]) if any(arrays) else ()
+        logged = Logged(
+            number, ids, names, cells, _decoded(predictions), probabilities, actuals, by_class, classes
+        )
         self.accumulator.add(logged, answers)
 
-    def _read_schema(self, version_id: int) -> tuple[int, tuple[str, ...], Reading]:
-        """Returns the number of a version that logged, its columns, and the reader of its rows."""
-        row = ModelVersion.objects.only("number", "schema", "schema_sha256").get(pk=version_id)
+    def _read_schema(self, version_id: int) -> tuple[int, tuple[str, ...], Reading, tuple[Any, ...]]:
+        """Returns the number, the columns, the reader of the rows, and the classes of a logging version."""
+        row = ModelVersion.objects.only("number", "schema", "schema_sha256", "classes").get(pk=version_id)
         schema: DatasetSchema = row.dataset_schema
-        return row.number, schema.names, self._candidate.rows_of(schema, row.schema_sha256)
+        reading = self._candidate.rows_of(schema, row.schema_sha256)
+        return row.number, schema.names, reading, row.known_classes or ()
 
     def _actuals(self, rows: list[_Row]) -> dict[str, Any]:
         """Returns the outcomes of a piece by prediction id."""

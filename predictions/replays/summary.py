@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from predictions.replays.distributions import Shift
@@ -39,14 +39,16 @@ class Labelled:
     rows : answered rows with an outcome. coverage : their share of all answered rows.
     before, after : metrics of the logged and of the candidate's answers, see `vigia_ml.evaluation.sums`;
         empty without rows, and without metrics that these rows do not define. The area under the ROC curve is
-        as fine as the bins of `distributions`. For more than two classes the log holds one probability only,
-        so only metrics of decisions are included.
+        as fine as the bins of `distributions`. For more than two classes roc_auc, log_loss and brier are of
+        the rows whose log has the probability of every class, on both sides.
+    with_probabilities : number of these rows; None for two classes and for a regression.
     """
 
     rows: int
     coverage: float
     before: dict[str, float]
     after: dict[str, float]
+    with_probabilities: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,9 @@ class Summary:
         where before and after are {prediction, probability}. For more than two classes the difference is
         that of the logged label's probability.
     outcomes : see `Labelled`.
+    classes : for more than two classes, the differences of each class's probability, the largest first; see
+        `predictions.replays.classes.ClassShift`. with_probabilities : answered rows of which they are: those
+        whose log has the probability of every class; None for other tasks.
     """
 
     task: str
@@ -87,6 +92,8 @@ class Summary:
     transitions: list[dict[str, Any]]
     worst: list[dict[str, Any]]
     outcomes: Labelled
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    with_probabilities: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -98,6 +105,7 @@ class Logged:
 
     ids : ids as text. names : names of the inputs. cells : n rows of input values.
     predictions : numbers or labels. probabilities : None for rows without one. actuals : id -> outcome.
+    by_class : for more than two classes, the probabilities in the order of `classes`; None for rows without.
     """
 
     version: int
@@ -107,3 +115,5 @@ class Logged:
     predictions: Sequence[Any]
     probabilities: Sequence[float | None]
     actuals: Mapping[str, Any]
+    by_class: Sequence[Sequence[float] | None] = ()
+    classes: Sequence[Any] = ()

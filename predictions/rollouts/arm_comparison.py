@@ -11,6 +11,7 @@ version number counts with both kinds of requests.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,7 +36,8 @@ class Arm:
     """One version's figures.
 
     rows : rows read. outcomes : rows with an outcome; coverage is their share.
-    metrics : name -> estimate over the rows with outcomes: accuracy and brier, or mae and rmse; None without.
+    metrics : name -> estimate over the rows with outcomes: accuracy and brier (of several classes over the
+        rows that also have every class's probability), or mae and rmse; None without.
     mean : of the probability (classification) or of the answers (regression), over all rows.
     histogram : shares of the rows by bin of probability or answer.
     """
@@ -81,8 +83,12 @@ class Comparison:
 def compare(rollout: Rollout) -> Comparison:
     """Compares the arms from the rollout's start to its end, or to now while it runs."""
     version, active = rollout.version, compared_with(rollout)
-    classifies = "rmse" not in version.metrics
     positive = quality_sql.positive(version)
+    kind: sql.Kind = "numbers" if "rmse" in version.metrics else "several" if positive is None else "two"
+    classifies = kind != "numbers"
+    classes, others_classes = (
+        json.dumps(each.known_classes if each is not None else None) for each in (version, active)
+    )
     shared = {
         "since": lowest_at(rollout.started_at),
         "until": lowest_at(rollout.stopped_at or timezone.now() + dt.timedelta(minutes=1)),
@@ -95,20 +101,24 @@ def compare(rollout: Rollout) -> Comparison:
     is_paired = rollout.kind == Rollout.Kind.SHADOW
     if is_paired:
         numbers = [version.number, active.number if active is not None else 0]
-        arms = [(sql.TRIED, shared), (sql.PAIRED, shared)]
+        arms = [
+            (sql.TRIED, shared | {"classes": classes}),
+            (sql.PAIRED, shared | {"classes": others_classes}),
+        ]
     else:
         numbers = [version.number, *([active.number] if active is not None else [])]
-        arms = [(sql.SEPARATE, shared | {"arm": version.pk, "inside": True})]
+        arms = [(sql.SEPARATE, shared | {"arm": version.pk, "inside": True, "classes": classes})]
         if active is not None:
-            arms.append((sql.SEPARATE, shared | {"arm": active.pk, "inside": False}))
+            inside = {"arm": active.pk, "inside": False, "classes": others_classes}
+            arms.append((sql.SEPARATE, shared | inside))
     edges = sql.bin_edges(arms, classifies)
-    sums = [_figures(rows, parameters, classifies, edges) for rows, parameters in arms]
-    metrics = ("accuracy", *(["brier"] if positive is not None else [])) if classifies else ("mae", "rmse")
+    sums = [_figures(rows, parameters, kind, edges) for rows, parameters in arms]
+    metrics = ("accuracy", "brier") if classifies else ("mae", "rmse")
     tried, *others = [_arm(number, each, metrics) for number, each in zip(numbers, sums, strict=True)]
     agreement = gap = None
     differences: dict[str, Estimate | None] = {}
     if is_paired:
-        totals = _paired(shared, classifies)
+        totals = _paired(shared | {"classes1": classes, "classes2": others_classes}, kind)
         differences = _paired_differences(totals, metrics)
         agreement = confidence_intervals.share(totals["agreed"], totals["rows"]) if classifies else None
         gap = _mean(totals, "gap", totals["rows"])
@@ -142,15 +152,15 @@ def tallies(rollout: Rollout) -> dict[str, int]:
     return {name: sums[name] or 0 for name in names}
 
 
-def _figures(rows: str, parameters: dict[str, Any], classifies: bool, edges: list[float]) -> dict[str, Any]:
+def _figures(rows: str, parameters: dict[str, Any], kind: sql.Kind, edges: list[float]) -> dict[str, Any]:
     """Returns the sums over an arm's rows."""
     statement = f"""
         SELECT count(*) AS rows, count(actual) AS known,
             count(*) FILTER (WHERE actual = prediction) AS accuracy,
-            {sql.moments("mean", "value")}, {sql.moments("brier", "loss")},
+            {sql.moments("mean", "value")}, {sql.moments("brier", "loss")}, count(loss) AS brier_rows,
             {sql.moments("mae", "abs(error)")}, {sql.moments("rmse", "error ^ 2")},
             {sql.bin_counts("value", edges)} AS bins
-        FROM (SELECT *, {sql.columns(classifies)} FROM ({rows}) judged) judged
+        FROM (SELECT *, {sql.columns(kind)} FROM ({rows}) judged) judged
     """  # noqa: S608 - constants alone
     return sql.only_row(statement, parameters)
 
@@ -170,11 +180,15 @@ def _mean(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
     return confidence_intervals.mean(sums[name], sums[f"{name}_deviation"], rows)
 
 
+def _brier(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
+    return _mean(sums, name, sums[f"{name}_rows"])
+
+
 def _root(sums: dict[str, Any], name: str, rows: int) -> Estimate | None:
     return confidence_intervals.root_of_mean(sums[name], sums[f"{name}_deviation"], rows)
 
 
-_METRICS: Final = {"accuracy": _share, "brier": _mean, "mae": _mean, "rmse": _root}
+_METRICS: Final = {"accuracy": _share, "brier": _brier, "mae": _mean, "rmse": _root}
 
 
 def _differences(
@@ -195,17 +209,18 @@ def _differences(
 # -- one sample judged twice -----------------------------------------------------------------------------
 
 
-def _paired(parameters: dict[str, Any], classifies: bool) -> dict[str, Any]:
+def _paired(parameters: dict[str, Any], kind: sql.Kind) -> dict[str, Any]:
     """Returns the sums over pairs of answers; 1 is the candidate's answer, 2 the active version's."""
-    both = f"{sql.columns(classifies, '1', 'tried', 'tried_probability')}, {sql.columns(classifies, '2')}"
+    both = f"{sql.columns(kind, '1', 'tried_')}, {sql.columns(kind, '2')}"
     return sql.only_row(
         f"""
         SELECT count(*) AS rows, count(actual) AS known,
-            count(*) FILTER (WHERE tried = prediction) AS agreed,
-            count(*) FILTER (WHERE tried = actual AND prediction <> actual) AS only_tried,
-            count(*) FILTER (WHERE prediction = actual AND tried <> actual) AS only_active,
+            count(*) FILTER (WHERE tried_prediction = prediction) AS agreed,
+            count(*) FILTER (WHERE tried_prediction = actual AND prediction <> actual) AS only_tried,
+            count(*) FILTER (WHERE prediction = actual AND tried_prediction <> actual) AS only_active,
             {sql.moments("gap", "abs(value1 - value2)")}, {sql.moments("mean", "value1 - value2")},
-            {sql.moments("brier", "loss1 - loss2")}, {sql.moments("mae", "abs(error1) - abs(error2)")},
+            {sql.moments("brier", "loss1 - loss2")}, count(loss1 - loss2) AS brier_rows,
+            {sql.moments("mae", "abs(error1) - abs(error2)")},
             avg(error1 ^ 2) AS mse1, avg(error2 ^ 2) AS mse2,
             var_samp(error1 ^ 2) AS var1, var_samp(error2 ^ 2) AS var2,
             covar_samp(error1 ^ 2, error2 ^ 2) AS covariance
@@ -224,7 +239,9 @@ def _paired_differences(sums: dict[str, Any], metrics: Iterable[str]) -> dict[st
                 sums["only_tried"], sums["only_active"], known
             )
         else:
-            differences[name] = _paired_rmse(sums, known) if name == "rmse" else _mean(sums, name, known)
+            differences[name] = (
+                _paired_rmse(sums, known) if name == "rmse" else _METRICS[name](sums, name, known)
+            )
     return differences | {"mean": _mean(sums, "mean", sums["rows"])}
 
 

@@ -15,7 +15,8 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import psycopg
@@ -67,7 +68,7 @@ def committed(named: RoutedVersion, prepared: Prepared) -> None:
     """Queues committed answers for the shadow; never raises and never waits."""
     try:
         if named.shadow is not None:
-            worker().offer(named.shadow, prepared)
+            worker().offer(named.shadow, prepared, every_class=named.every_class)
         elif named.instead_of is not None:
             worker().count(named.instead_of, failed=len(prepared.ids))
     except Exception:
@@ -79,6 +80,7 @@ class Waiting:
     """Queued rows of one request for one shadow.
 
     names : column names in the order of each tuple of `values`. since : monotonic seconds.
+    every_class : see `training.serving.routing.RoutedVersion`.
     """
 
     shadow: Shadow
@@ -86,6 +88,7 @@ class Waiting:
     values: Values
     ids: list[bytes]
     since: float
+    every_class: bool
 
     def __len__(self) -> int:
         return len(self.values)
@@ -100,8 +103,8 @@ class Waiting:
     def split(self, rows: int) -> tuple[Waiting, Waiting]:
         """Splits the first `rows` rows from the others."""
         return (
-            Waiting(self.shadow, self.names, self.values[:rows], self.ids[:rows], self.since),
-            Waiting(self.shadow, self.names, self.values[rows:], self.ids[rows:], self.since),
+            replace(self, values=self.values[:rows], ids=self.ids[:rows]),
+            replace(self, values=self.values[rows:], ids=self.ids[rows:]),
         )
 
 
@@ -129,11 +132,11 @@ class ShadowWorker:
 
     # -- from requests -----------------------------------------------------------------------------
 
-    def offer(self, shadow: Shadow, prepared: Prepared) -> None:
+    def offer(self, shadow: Shadow, prepared: Prepared, *, every_class: bool) -> None:
         """Queues as many rows as there is room for; drops and counts the others."""
         rows = prepared.rows
         names = rows.compiled.schema.names
-        waiting = Waiting(shadow, names, rows.values, prepared.ids, time.monotonic())
+        waiting = Waiting(shadow, names, rows.values, prepared.ids, time.monotonic(), every_class)
         with self._changed:
             if self._closing.is_set():
                 return
@@ -259,33 +262,43 @@ class ShadowWorker:
         served = self._served(shadow.version_id)
         values = [row for item in batch for row in item.ordered(served.schema.names)]
         ids = [identifier for item in batch for identifier in item.ids]
-        return self._answers(shadow.rollout_id, served, values, ids)
+        kept = all(item.every_class for item in batch)  # they differ only in the moment of the switch
+        return self._answers(shadow.rollout_id, served, values, ids, every_class=kept)
 
     def _answers(
-        self, rollout_id: int, served: engine_cache.Served, values: Values, ids: Sequence[bytes]
+        self,
+        rollout_id: int,
+        served: engine_cache.Served,
+        values: Values,
+        ids: Sequence[bytes],
+        *,
+        every_class: bool,
     ) -> list[Line]:
         try:
             rows = Rows(served.compiled, values, [None] * len(values))
-            predictions, probabilities = pipeline.outputs(served, rows)
+            predictions, probabilities, of_classes = pipeline.outputs(served, rows)
         except Exception as error:
             if len(values) == 1:
                 self._log_error(rollout_id, error)
                 return []
             middle = len(values) // 2  # one failing row must not discard the others
-            first = self._answers(rollout_id, served, values[:middle], ids[:middle])
-            return first + self._answers(rollout_id, served, values[middle:], ids[middle:])
-        nullable: Sequence[float | None] = (
-            [None] * len(predictions) if probabilities is None else probabilities
-        )
+            answers = partial(self._answers, rollout_id, served, every_class=every_class)
+            return answers(values[:middle], ids[:middle]) + answers(values[middle:], ids[middle:])
+        absent: Sequence[None] = [None] * len(predictions)
+        numbers: Sequence[float | None] = probabilities or absent
+        arrays: Sequence[list[float] | None] = absent
+        if of_classes is not None and every_class and served.by_class is not None:
+            arrays = of_classes
         return [
-            b"%d\t%s\t%s\t%s\n"
+            b"%d\t%s\t%s\t%s\t%s\n"
             % (
                 rollout_id,
                 identifier,
                 pipeline.encode(answer).replace(b"\\", b"\\\\"),
-                b"\\N" if probability is None else pipeline.encode(probability),
+                b"\\N" if number is None else pipeline.encode(number),
+                b"\\N" if array is None else pipeline.encode(array),
             )
-            for identifier, answer, probability in zip(ids, predictions, nullable, strict=True)
+            for identifier, answer, number, array in zip(ids, predictions, numbers, arrays, strict=True)
         ]
 
     def _served(self, version_id: int) -> engine_cache.Served:

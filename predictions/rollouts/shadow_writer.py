@@ -8,7 +8,10 @@ from typing import Any, Final
 import psycopg
 from django.db import connections
 
-COPY: Final = "COPY predictions_shadowanswer (rollout_id, prediction_id, prediction, probability) FROM STDIN"
+COPY: Final = (
+    "COPY predictions_shadowanswer "
+    "(rollout_id, prediction_id, prediction, probability, probabilities) FROM STDIN"
+)
 TALLY: Final = """
     INSERT INTO predictions_shadowtally AS tally (rollout_id, hour, answered, dropped, failed)
     VALUES (%s, date_trunc('hour', now(), 'UTC'), %s, %s, %s)
@@ -17,7 +20,8 @@ TALLY: Final = """
 """
 
 Line = bytes
-"""A row of `ShadowAnswer` in COPY's text format: rollout, prediction, answer in JSON, probability."""
+"""A row of `ShadowAnswer` in COPY's text format: rollout, prediction, answer in JSON, probability, and every
+class's probability in JSON."""
 
 
 class Store:

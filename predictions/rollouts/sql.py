@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from django.db import connection
 
-from predictions.quality.sql import as_number, brier
+from predictions.quality.sql import as_number, brier, brier_of_classes
 
 BINS: Final = 10
+Kind = Literal["numbers", "two", "several"]
+"""Answers of a rollout: numbers, two classes, or several."""
 
 # The latest of several outcomes of one prediction is the current one.
 _OUTCOME: Final = """
@@ -23,16 +25,17 @@ _IS_IN: Final = """
         < %(threshold)s
 """
 SEPARATE: Final = f"""
-    SELECT arm.id, arm.prediction, arm.probability, outcome.actual FROM (
-        SELECT id, client_id, prediction, probability FROM predictions_prediction
+    SELECT arm.id, arm.prediction, arm.probability, arm.probabilities, outcome.actual FROM (
+        SELECT id, client_id, prediction, probability, probabilities FROM predictions_prediction
         WHERE version_id = %(arm)s AND id >= %(since)s AND id < %(until)s ORDER BY id DESC LIMIT %(most)s
     ) arm {_OUTCOME}
     WHERE client_id IS NOT NULL AND ({_IS_IN}) = %(inside)s
 """  # noqa: S608 - constants alone
 PAIRED: Final = f"""
     SELECT arm.*, outcome.actual FROM (
-        SELECT log.id, log.prediction, log.probability,
-            shadow.prediction AS tried, shadow.probability AS tried_probability
+        SELECT log.id, log.prediction, log.probability, log.probabilities,
+            shadow.prediction AS tried_prediction, shadow.probability AS tried_probability,
+            shadow.probabilities AS tried_probabilities
         FROM (
             SELECT * FROM predictions_shadowanswer WHERE rollout_id = %(rollout)s
             ORDER BY prediction_id DESC LIMIT %(most)s
@@ -42,18 +45,27 @@ PAIRED: Final = f"""
 """  # noqa: S608 - constants alone
 # The shadow's answers to the same rows.
 TRIED: Final = f"""
-    SELECT id, tried AS prediction, tried_probability AS probability, actual FROM ({PAIRED}) pair
+    SELECT id, tried_prediction AS prediction, tried_probability AS probability,
+        tried_probabilities AS probabilities, actual
+    FROM ({PAIRED}) pair
 """  # noqa: S608 - constants alone
 
 
-def columns(
-    classifies: bool, suffix: str = "", prediction: str = "prediction", probability: str = "probability"
-) -> str:
+def columns(kind: Kind, suffix: str = "", prefix: str = "") -> str:
     """Returns the columns to aggregate of an arm's answers: `value`, the probability or the number itself;
-    `loss` of two classes; `error` of numbers."""
-    null, number = "NULL::float8", as_number(prediction)
-    error = f"{number} - {as_number('actual')}"
-    value, loss, error = (probability, brier(probability), null) if classifies else (number, null, error)
+    `loss`, the Brier score of classes; `error` of numbers.
+
+    Parameters
+    ----------
+    suffix : of the returned columns, and of the parameter `classes`. prefix : of the columns of the answer.
+    """
+    null, probability = "NULL::float8", f"{prefix}probability"
+    number = as_number(f"{prefix}prediction")
+    value, loss, error = number, null, f"{number} - {as_number('actual')}"
+    if kind != "numbers":
+        value, error = probability, null
+        of_several = brier_of_classes(f"{prefix}probabilities", f"classes{suffix}")
+        loss = brier(probability) if kind == "two" else of_several
     return f"{value} AS value{suffix}, {loss} AS loss{suffix}, {error} AS error{suffix}"
 
 

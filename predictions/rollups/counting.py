@@ -39,9 +39,9 @@ from predictions.log.connection import ANSWER_SECONDS
 from predictions.models import Lock, RolledHour, Rollup, decoded
 from predictions.rollups.hours import HOUR, NOT_REMOVED, ceiling, end, floor, is_removed, logged
 from training.models import ModelVersion, ReferenceProfile, RegisteredModel
-from vigia_ml.bins import Bins
+from vigia_ml.bins import Bins, Floats
 from vigia_ml.evaluation.outputs import label_text
-from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
+from vigia_ml.reference_profile import PREDICTION, PROBABILITY, ClassProfile, Profile
 from vigia_ml.schema import moments
 
 PIECE: Final = 5_000
@@ -315,8 +315,10 @@ _Cells = tuple[str, int, int, float | None]
 def count(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> int:
     """Adds an hour's next rows, low <= id < stop and at most one piece, to the rollups and moves its mark;
     returns the number of rows."""
-    texts = [Cast(name, TextField()) for name in ("cells", "prediction")]
-    fields = logged(model_id, low, stop).values_list("id", "version_id", *texts, "probability")
+    cells, prediction, by_class = (Cast(name, TextField()) for name in ("cells", "prediction", "by_class"))
+    fields = logged(model_id, low, stop).values_list(
+        "id", "version_id", cells, prediction, "probability", by_class
+    )
     rows: list[Any] = []
     upto, length = stop, 0
     for row in fields[: PIECE + 1].iterator(FETCHED):
@@ -324,7 +326,7 @@ def count(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> 
             upto = row[0]
             break
         rows.append(row)
-        length += len(row[2])
+        length += len(row[2]) + len(row[5] or "")
     by_version: dict[int, list[Any]] = defaultdict(list)
     for _, version_id, *answer in rows:
         by_version[version_id].append(answer)
@@ -346,18 +348,36 @@ def count(model_id: int, hour: dt.datetime, low: uuid.UUID, stop: uuid.UUID) -> 
     return len(rows)
 
 
-def _binned(profile: Profile, answers: Sequence[tuple[str, str, float | None]]) -> Iterator[_Cells]:
-    """Yields the filled bins of one version's rows: inputs and prediction as JSON, and the probability."""
-    inputs, predictions, probabilities = zip(*answers, strict=True)
+def _binned(
+    profile: Profile, answers: Sequence[tuple[str, str, float | None, str | None]]
+) -> Iterator[_Cells]:
+    """Yields the filled bins of one version's rows: inputs and prediction as JSON, the probability, and every
+    class's probability as JSON."""
+    inputs, predictions, probabilities, arrays = zip(*answers, strict=True)
     columns = zip_longest(*decoded(inputs))  # a row inserted by hand may be short: the others still count
     outputs = {PREDICTION: decoded(predictions), PROBABILITY: probabilities}
     for column, cells in zip(profile.columns, columns, strict=False):
         yield from _by_bin(column.name, column.bins, cells)
     for column in profile.answers:
         yield from _by_bin(column.name, column.bins, outputs[column.name])
+    if profile.classes:
+        yield from _by_class(profile.classes, decoded(array for array in arrays if array is not None))
 
 
-def _by_bin(name: str, bins: Bins, cells: Sequence[Any]) -> Iterator[_Cells]:
+def _by_class(classes: Sequence[ClassProfile], arrays: Sequence[Any]) -> Iterator[_Cells]:
+    """Yields the filled bins of the classes. Rows without every class's probability are not counted."""
+    known = [array for array in arrays if len(array) == len(classes)]
+    if not known:
+        return
+    numbers = np.array(known, dtype=np.float64)
+    decided = numbers.argmax(axis=1)
+    for place, each in enumerate(classes):
+        of_class = numbers[:, place]
+        yield from _by_bin(each.probability.name, each.probability.bins, of_class)
+        yield from _by_bin(each.decided.name, each.decided.bins, of_class[decided == place])
+
+
+def _by_bin(name: str, bins: Bins, cells: Sequence[Any] | Floats) -> Iterator[_Cells]:
     """Yields the filled bins of one column's cells (n,)."""
     weights = sums = None
     if bins.kind == "level":

@@ -49,8 +49,8 @@ def by_step(
                     name: Counted(np.zeros(size, dtype=np.int64), np.zeros(size))
                     for name, size in sizes.items()
                 }
-            if column != Rollup.ROWS:
-                cells = by_start[start][column]
+            cells = by_start[start].get(column)
+            if cells is not None:
                 cells.counts[place], cells.totals[place] = rows, total
     return list(by_start.items())
 

@@ -12,6 +12,15 @@ from predictions.outcomes import recording
 from training.registry import activation as version_activation
 from training.serializers import ActivationSerializer
 
+PROBABILITY = (
+    "Of two classes the probability of the second one (true, or the second level), whatever the prediction; "
+    "of more classes that of the predicted class. Only of a classification."
+)
+PROBABILITIES = (
+    "Probability of each class, by the class as JSON writes it, in the order of the version's classes. "
+    "Absent for numbers, and if the model's answers_probabilities is off."
+)
+
 
 class WarningSerializer(serializers.Serializer[Any]):
     field = serializers.CharField()
@@ -23,7 +32,10 @@ class GivenSerializer(serializers.Serializer[Any]):
 
     id = serializers.UUIDField()
     prediction = serializers.JSONField()
-    probability = serializers.FloatField(required=False, help_text="Only of a classification.")
+    probability = serializers.FloatField(required=False, help_text=PROBABILITY)
+    probabilities = serializers.DictField(
+        child=serializers.FloatField(), required=False, help_text=PROBABILITIES
+    )
     warnings = WarningSerializer(many=True)
     key = serializers.CharField(required=False, allow_null=True, help_text="Only with include=inputs.")
     inputs = serializers.DictField(required=False, help_text="Only with include=inputs.")
@@ -44,18 +56,22 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     model = serializers.CharField(source="registered_model.name")
     version = serializers.IntegerField(source="version.number")
     inputs = serializers.DictField(help_text="Values by the names of the schema's columns.")
+    probabilities = serializers.DictField(
+        child=serializers.FloatField(), required=False, help_text=PROBABILITIES
+    )
 
     class Meta:
         model = Prediction
         fields: ClassVar = [
-            "id", "at", "model", "version", "key", "inputs", "prediction", "probability", "warnings",
-            "request_id",
+            "id", "at", "model", "version", "key", "inputs", "prediction", "probability",
+            "probabilities", "warnings", "request_id",
         ]  # fmt: skip
 
     def to_representation(self, instance: Prediction) -> dict[str, Any]:
         shown = super().to_representation(instance)
-        if shown["probability"] is None:
-            del shown["probability"]
+        for name in ("probability", "probabilities"):
+            if shown[name] is None:
+                del shown[name]
         return shown
 
 

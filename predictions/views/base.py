@@ -113,7 +113,9 @@ class GenerationCheckedView(IdempotentView):
             shadow_worker.committed(version, prepared)
             prepared.count("", time.perf_counter() - request._request.since)  # type: ignore[attr-defined]
 
-        answer = pipeline.answer(ready, rows, caller, self.generation, committed=committed)
+        answer = pipeline.answer(
+            ready, rows, caller, self.generation, every_class=version.every_class, committed=committed
+        )
         warm_cache(request, model, number, self.generation)
         return answer
 

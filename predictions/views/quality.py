@@ -37,6 +37,11 @@ class QualityPointSerializer(serializers.Serializer[Any]):
     unusable = serializers.IntegerField(
         help_text="Labelled rows whose actual value is not valid for the target."
     )
+    with_probabilities = serializers.IntegerField(
+        allow_null=True,
+        help_text="Usable rows that have the probability of every class; roc_auc, log_loss and brier are of "
+        "these. Null for two classes and for numbers.",
+    )
     coverage = serializers.FloatField(allow_null=True, help_text="labelled / answered.")
     median_delay_seconds = serializers.FloatField(
         allow_null=True, help_text="Median time from the prediction to `observed_at`, in seconds."
@@ -57,7 +62,7 @@ class ReliabilityBinSerializer(serializers.Serializer[Any]):
 class CalibrationSerializer(serializers.Serializer[Any]):
     """Compares probabilities with observed shares; for more than two classes, the share of right answers."""
 
-    brier = serializers.FloatField()
+    brier = serializers.FloatField(help_text="Of the compared probabilities, those of the answers.")
     bins = ReliabilityBinSerializer(many=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from math import fsum
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -49,6 +49,7 @@ class IndexEngine:
 
     name = "tfidf"
     takes_matrix = False
+    classes: ClassVar[None] = None
 
     def __init__(self, arrays: Mapping[str, Array], data: bytes) -> None:
         about = json.loads(arrays["about"].tobytes())

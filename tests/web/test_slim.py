@@ -19,12 +19,15 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from predictions.models import DriftReview, Replay
 from tests.environments import ROOT, environment_of, pinned
 from tests.predictions.watched import HOUR, roll, this_hour
+from tests.pushed import Package
 from tests.recommender.conftest import active_index, add_movies
 from tests.server import Server
 from tests.trained import train_sample
 from training import catalogue
 from training.access import client_keys
 from training.models import Comparison, Dataset, ModelVersion, Rollout, TrainingRun
+from training.runs import requests as run_requests
+from training.runs.pushes import NAMES
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -253,3 +256,22 @@ def test_what_needs_the_full_image_is_refused_in_words(
     ).raise_for_status()
     queued = api.post(f"/api/v1/models/{runs}", json={"from": "outcomes"})
     assert queued.status_code == 202, queued.text
+
+
+def test_a_push_is_staged_without_the_packages_of_training(
+    server: Callable[[], Server], browser: Callable[..., httpx.Client], client_user: User, tmp_path: Path
+) -> None:
+    package = Package(tmp_path / "package")
+    slim = server()
+    api = browser(slim, client_keys.issue(client_user))
+    address, manifest = "/api/v1/models/penguins/versions/", {"manifest": package.describe()}
+    files = {part: (name, package.file(part).read_bytes()) for part, name in NAMES.items()}
+    pushed = api.post(address, data=manifest, files=files)
+    assert pushed.status_code == 202, pushed.text
+    assert run_requests.execute(pushed.json()["id"])
+    run = api.get(pushed.headers["Location"]).json()
+    assert (run["status"], run["origin"], run["error"]) == ("succeeded", "pushed", "")
+    api.post(f"{address}1/activate/", json={"reason": "a test"}).raise_for_status()
+    row = {"bill_mm": 39.1, "mass_g": 3750, "island": "Torgersen"}
+    answer = api.post("/api/v1/models/penguins/predictions/", json=row)
+    assert answer.json()["predictions"][0]["prediction"] == "Adelie", answer.text

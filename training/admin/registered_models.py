@@ -92,6 +92,7 @@ class RegisteredModelAdmin(ArchivablePages):
         "policy",
         "second_person",
         "parallel_runs",
+        "answers_probabilities",
         "kept_artifacts",
         "review_hours",
         "review_window_hours",

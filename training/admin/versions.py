@@ -110,6 +110,7 @@ class ModelVersionAdmin(ArchivablePages):
             "metrics": side_by_side.metric_rows(model, columns),
             "columns": columns_of(row),
             "target": row.dataset_schema.target,
+            "weight": row.dataset_schema.weight,
             "provider": provider,
             "evaluation": None if provider else charts.of_version(row),
             "sections": sections.sections(row.evaluation or {}) if provider else [],

@@ -110,6 +110,22 @@ class ModelVersion(models.Model):
         return DatasetSchema.from_json(self.schema)
 
     @property
+    def known_classes(self) -> tuple[Any, ...] | None:
+        """The classes in the order of the engine's probabilities; None for a regression.
+
+        A version older than `classes` has those of its target: false and true, or the levels in their order.
+        An engine may have fewer classes than the target has declared levels, so compare with the engine.
+        """
+        if self.classes is not None:
+            return tuple(self.classes)
+        target = self.dataset_schema.target
+        if target.is_numeric:
+            return None
+        if target.type == "boolean":
+            return False, True
+        return tuple(sorted(target.levels or (target.seen.levels if target.seen else ()))) or None
+
+    @property
     def was_compared_at_edges(self) -> bool:
         """False for a compiled version whose comparison with scikit-learn did not include edge values."""
         protocol = (self.parity or {}).get("protocol", 1)

@@ -100,7 +100,7 @@ def schema_of_target(target: dict[str, Any]) -> DatasetSchema:
     ----------
     target : a column as in `DatasetSchema.to_json`.
     """
-    plain = {
+    plain: dict[str, Any] = {
         "columns": [],
         "target": target,
         "key": None,

@@ -53,7 +53,7 @@ def compare(lease: Lease) -> None:
     lease.report("looking for training rows of the earlier version", 45)
     overlap = _overlap(before, parts)
     lease.report("evaluating both versions", 60)
-    held = hold_out(replace(declared, seed=after.seed), parts.held_x, parts.held_y)
+    held = hold_out(replace(declared, seed=after.seed), parts.held_x, parts.held_y, parts.held_w)
     result = judging.compared(held, earlier, later)
     result["before"]["version"], result["after"]["version"] = before.number, after.number
     result["holdout"] = {

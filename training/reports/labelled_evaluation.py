@@ -41,7 +41,10 @@ def from_instances(model: RegisteredModel, rows: Sequence[object], *, number: in
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
     _limit(len(rows))
-    return _evaluated(served, read_all(rows, lambda raw: served.schema.read(raw, with_target=True)))
+    schema = served.schema
+    return _evaluated(
+        served, read_all(rows, lambda raw: schema.read(raw, with_target=True, weight_required=False))
+    )
 
 
 def from_csv(
@@ -52,7 +55,7 @@ def from_csv(
 
     providers.require_rows(model, "labelled rows")
     served = engine_cache.served(model, number)
-    reader = CsvReader(stream, served.schema, with_target=True, told=dialect)
+    reader = CsvReader(stream, served.schema, with_target=True, told=dialect, weight_required=False)
     return _evaluated(served, reader.instances(_limit))
 
 
@@ -68,8 +71,8 @@ def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
     from vigia_ml.evaluation.outputs import plain
     from vigia_ml.evaluation.weighted_metrics import metrics, statistics
 
-    truth = [row.target for row in rows]
-    answers = _answers(served, _scores(served, rows), truth)
+    truth, weight = [row.target for row in rows], _weights(served, rows)
+    answers = _answers(served, _scores(served, rows), truth, weight)
     values = metrics(answers)
     times = bootstrap.resamples_for(len(rows), answers.rankings)
     [drawn] = bootstrap.resampled([statistics(answers)], len(rows), times, SEED)
@@ -80,7 +83,7 @@ def _evaluated(served: Served, rows: Sequence[Instance]) -> dict[str, Any]:
         "metrics": {name: plain(value) for name, value in values.items()},
         "intervals": {name: bootstrap.interval(drawn[name]) if drawn else None for name in values},
         "confidence": bootstrap.CONFIDENCE,
-        "baseline": _baseline(served, truth),
+        "baseline": _baseline(served, truth, weight),
         "confusion": curves.confusion(answers) if answers.classes else None,
         "notes": _notes(values, truth, times),
     }
@@ -113,23 +116,38 @@ def _numbers(parts: Sequence[Scores]) -> Iterable[Sequence[float]]:
         )
 
 
-def _answers(served: Served, parts: Sequence[Scores], truth: Sequence[Any]) -> Any:
+def _weights(served: Served, rows: Sequence[Instance]) -> Any:
+    """Returns the rows' weights (n,), a row without one counts once; None where the schema names none."""
+    import numpy as np
+
+    if served.schema.weight is None:
+        return None
+    weights = np.array([row.weight for row in rows], dtype=np.float64)
+    if not weights.any():
+        name = served.schema.weight
+        raise InvalidRows.single(name, "all_weights_zero", f"every row's {name} is 0: send positive weights")
+    return weights
+
+
+def _answers(served: Served, parts: Sequence[Scores], truth: Sequence[Any], weight: Any) -> Any:
     import numpy as np
 
     from vigia_ml.evaluation import Answers
 
     numbers = np.array(list(_numbers(parts)), dtype=np.float64)
     if parts[0].probabilities is None:
-        return Answers("regression", np.array(truth, dtype=np.float64), predicted=numbers[:, 0])
+        return Answers(
+            "regression", np.array(truth, dtype=np.float64), predicted=numbers[:, 0], weight=weight
+        )
     classes = tuple(parts[0].classes)
     task: Task = "binary" if len(classes) == 2 else "multiclass"
     labels = np.empty(len(truth), dtype=object)
     labels[:] = truth
     threshold = served.threshold if served.threshold is not None else 0.5
-    return Answers(task, labels, threshold, classes, numbers)
+    return Answers(task, labels, threshold, classes, numbers, weight=weight)
 
 
-def _baseline(served: Served, truth: Sequence[Any]) -> dict[str, float | None] | None:
+def _baseline(served: Served, truth: Sequence[Any], weight: Any) -> dict[str, float | None] | None:
     """Returns the metrics of the baseline on these rows; None for a version without a stored baseline.
 
     The baseline never reads the features: it answers with the training part's mean or class shares.
@@ -149,7 +167,8 @@ def _baseline(served: Served, truth: Sequence[Any]) -> dict[str, float | None] |
         shares = [prior["shares"]] * len(truth)
         likeliest = prior["classes"][int(np.argmax(prior["shares"]))]
         scores = Scores([likeliest] * len(truth), shares, prior["classes"])
-    return {name: plain(value) for name, value in metrics(_answers(served, [scores], truth)).items()}
+    answers = _answers(served, [scores], truth, weight)
+    return {name: plain(value) for name, value in metrics(answers).items()}
 
 
 def _notes(values: dict[str, float], truth: Sequence[Any], resamples: int) -> list[str]:

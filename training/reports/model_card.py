@@ -90,6 +90,7 @@ def _head(version: ModelVersion) -> str:
         ("status", version.status),
         ("kind", declared.task if declared else None),
         ("target", side_by_side.described(version.dataset_schema.target)),
+        *([("rows weighted by", weight)] if (weight := version.dataset_schema.weight) else []),
         ("origin", version.get_origin_display()),
         (f"{version.origin} at", version.created_at),
         (f"{version.origin} by", _user(version.created_by)),

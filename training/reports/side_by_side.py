@@ -138,9 +138,9 @@ def switch(before: ModelVersion | None, after: ModelVersion) -> Switch:
 
 
 def schema_changes(before: DatasetSchema, after: DatasetSchema) -> list[Change]:
-    """Returns the columns that were added, removed or changed, the target included."""
-    old = {column.name: column for column in (*before.columns, before.target)}
-    new = {column.name: column for column in (*after.columns, after.target)}
+    """Returns the columns that were added, removed or changed, those of target and weight included."""
+    old = {column.name: column for column in before.stored()}
+    new = {column.name: column for column in after.stored()}
     changes = [Change(name, "removed", described(old[name]), "") for name in old if name not in new]
     changes += [Change(name, "added", "", described(new[name])) for name in new if name not in old]
     for name in old.keys() & new.keys():

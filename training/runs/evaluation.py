@@ -10,7 +10,7 @@ from training import artifacts
 from training.models import ModelVersion, RegisteredModel
 from training.registry import answers_check, declarations
 from training.registry.answers_check import ADVICE, OF_A_GRAPH
-from training.serving.engine_cache import Served
+from training.serving.engine_cache import Served, format_of
 from vigia_ml import evaluation as judging
 from vigia_ml import gate as gating
 from vigia_ml.declaration import ModelDeclaration
@@ -65,8 +65,8 @@ def judge(
     engine = load(choice.engine, choice.compiled or artifact, fitted.schema)
     quick = AskedByFrame(engine, fitted.schema) if isinstance(engine, MatrixEngine) else None
     judged = Judged(fitted.pipeline, fitted.schema.names, declared.threshold, quick)
-    held = hold_out(declared, fitted.held_features, fitted.held_target)
-    answers = judged.answers(declared.task, held.features, held.truth)
+    held = hold_out(declared, fitted.held_features, fitted.held_target, fitted.held_weights)
+    answers = judged.answers(declared.task, held.features, held.truth, held.weight)
     check = _check_answers(model, fitted, engine, answers, OF_A_GRAPH if given else ADVICE)
     latency = measure(engine, rows_of(fitted.schema, fitted.held_features)) if check.passed else None
     report = judging.evaluated(held, judged, answers) | {
@@ -96,6 +96,7 @@ def _check_answers(
         threshold=fitted.threshold,
         engine=engine,
         size=0,
+        by_class=format_of(engine.classes),
     )
     rows = rows_of(fitted.schema, fitted.held_features.iloc[places])
     return answers_check.check(served, rows, [_expected(answers, place) for place in places], advice)
@@ -119,11 +120,11 @@ def _expected(answers: Answers, place: int) -> tuple[tuple[object, ...], float]:
     return tuple(label for label, value in by_class if value > largest - tolerance), largest
 
 
-def hold_out(declared: ModelDeclaration, features: Any, target: Any) -> HoldOut:
+def hold_out(declared: ModelDeclaration, features: Any, target: Any, weights: Any = None) -> HoldOut:
+    """Returns labelled rows; `weights` (n,) weigh them in the metrics, None: each row counts once."""
     columns = tuple(declared.gate.slices)
-    return HoldOut(
-        declared.task, features, target.to_numpy(), declared.primary_metric, columns, declared.seed
-    )
+    metric, seed = declared.primary_metric, declared.seed
+    return HoldOut(declared.task, features, target.to_numpy(), metric, columns, seed, weights)
 
 
 def split_of(declared: ModelDeclaration, by_row_from: int | None) -> dict[str, Any]:
@@ -167,7 +168,9 @@ def verdict(
         try:
             declarations.require_readable(fitted.schema, active.dataset_schema)
             active_one = judged_by(active, declared)
-            answers = active_one.answers(declared.task, fitted.held_features, fitted.held_target)
+            answers = active_one.answers(
+                declared.task, fitted.held_features, fitted.held_target, fitted.held_weights
+            )
             active_metrics = evaluation.metrics_of(answers)
         except (ArtifactError, KeyError, ValueError) as error:
             message = f"the candidate cannot be compared with the active {active}: {error}"

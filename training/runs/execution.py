@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
@@ -25,10 +25,15 @@ from training.runs import assembly, evaluation, pushed_execution
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines.selection import choose
+from vigia_ml.engines.sklearn import SklearnEngine
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.fitting import parquet
 from vigia_ml.fitting.advice import in_words
 from vigia_ml.fitting.hyperparameter_search import Search
+
+MOST_CLASSES_ANSWERED: Final = 100
+"""A first version with more classes turns `RegisteredModel.answers_probabilities` of its model off: an answer
+to one row, and the row in the log, would take kilobytes."""
 
 
 class ActiveChanged(Exception):
@@ -112,6 +117,7 @@ def _fit(
         evaluation=judged.evaluation,
         parameters=fitted.search,
         threshold=fitted.threshold,
+        classes=SklearnEngine(fitted.pipeline, fitted.schema).classes,
         train_rows=fitted.train_rows,
         holdout_rows=fitted.holdout_rows,
         seed=declared.seed,
@@ -167,6 +173,9 @@ def _finish(
         activation.lock_bytes(shared=True)
         stored.ensure()
         last = model.versions.order_by("-number").values_list("number", flat=True).first()
+        if last is None and len(result.classes or ()) > MOST_CLASSES_ANSWERED:
+            model.answers_probabilities = False
+            model.save(update_fields=["answers_probabilities"])
         created = ModelVersion.objects.create(
             registered_model=model,
             number=(last or 0) + 1,
@@ -179,6 +188,7 @@ def _finish(
             evaluation=result.evaluation,
             parameters=result.parameters,
             threshold=result.threshold,
+            classes=None if result.classes is None else list(result.classes),
             schema=result.schema.to_json(),
             schema_sha256=result.schema.sha256,
             train_rows=result.train_rows,
@@ -192,7 +202,6 @@ def _finish(
             compiled_hmac=compiled.hmac if compiled else "",
             compiled_size=compiled.size if compiled else None,
             parity=result.parity,
-            classes=None if result.classes is None else list(result.classes),
             libraries=dict(result.libraries) or artifacts.libraries(),
             seed=result.seed,
             code_version=result.code_version or version.code_version(result.source_sha256),

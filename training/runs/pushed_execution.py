@@ -263,6 +263,7 @@ def _fitted(declared: ModelDeclaration, manifest: Manifest, graph: bytes, parts:
     """
     task, threshold = declared.task, declared.threshold
     evaluating.check_split(task, parts.train_y, parts.held_y)
+    fitting.check_weights(task, parts)
     if manifest.classes is not None:
         unknown = sorted(set(parts.train_y.tolist()) - set(manifest.classes))
         if unknown:
@@ -272,12 +273,14 @@ def _fitted(declared: ModelDeclaration, manifest: Manifest, graph: bytes, parts:
             )
     pipeline = AskedByFrame(OnnxEngine.from_bytes(graph, declared.schema), declared.schema)
     with in_words(f"the evaluation of the graph of {declared.name}"):
-        metrics = evaluating.score(task, pipeline, parts.held_x, parts.held_y, threshold)
+        metrics = evaluating.score(task, pipeline, parts.held_x, parts.held_y, threshold, parts.held_w)
     return Fitted(
         pipeline=pipeline,
         schema=declared.schema,
         metrics=metrics,
-        baseline=evaluating.baseline(task, parts.train_y, parts.held_y, threshold),
+        baseline=evaluating.baseline(
+            task, parts.train_y, parts.held_y, threshold, parts.train_w, parts.held_w
+        ),
         threshold=threshold if task == "binary" else None,
         train_rows=len(parts.train_x),
         holdout_rows=len(parts.held_x),
@@ -287,7 +290,8 @@ def _fitted(declared: ModelDeclaration, manifest: Manifest, graph: bytes, parts:
         train_features=parts.train_x,
         held_features=parts.held_x,
         held_target=parts.held_y,
-        prior=evaluating.prior(task, parts.train_y),
+        held_weights=parts.held_w,
+        prior=evaluating.prior(task, parts.train_y, parts.train_w),
         class_rows=fitting.class_rows(task, parts),
     )
 
@@ -329,7 +333,8 @@ def _notes(manifest: Manifest, declared: ModelDeclaration, fitted: Fitted) -> li
             f"{manifest.primary_metric}, which the push names"
         )
         found.append(Note("primary_metric", "info", message))
-    if manifest.parity is None or (manifest.parity.edges and not manifest.parity.edges_asked):
+    sent = manifest.parity
+    if sent is None or (sent.edges and not sent.edges_asked):
         message = "the client did not compare pipeline and graph at the thresholds and edges of the steps"
         found.append(Note("edges_not_compared", "info", message))
     return found

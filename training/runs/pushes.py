@@ -261,9 +261,9 @@ def _copy(push: str, name: str, directory: Path, sha256: str) -> None:
 
 def remove_files(run_id: int) -> None:
     """Removes the staged files of a finished run; a failure is logged and left to housekeeping."""
-    rows = TrainingRun.objects.filter(pk=run_id, status__in=Job.FINISHED).exclude(origin=Origin.TRAINED)
-    for source in rows.values_list("source", flat=True):
-        _remove(source["push"])
+    rows = TrainingRun.objects.filter(pk=run_id, status__in=Job.FINISHED, source__push__isnull=False)
+    for push in rows.values_list("source__push", flat=True):
+        _remove(str(push))
 
 
 def remove_orphans() -> int:

@@ -7,11 +7,12 @@ every request which version answers.
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import mmap
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from training import artifacts
 from training.models import ModelVersion, RegisteredModel, Rollout, serving_versions
 from training.serving import routing
 from training.serving.routing import RoutedVersion
-from vigia_ml.engines import Engine
+from vigia_ml.engines import Engine, class_name
 from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.row_decoder import CompiledSchema
 
@@ -41,7 +42,11 @@ LARGE_CODE = 2**20  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One loaded version with all data that the inference path needs."""
+    """One loaded version with all data that the inference path needs.
+
+    by_class : JSON object of every class's probability, as a format of one ``%s`` for each class; None for a
+        regression, and for an old version whose classes are unknown to its log rows.
+    """
 
     model_id: int
     model_name: str
@@ -52,6 +57,7 @@ class Served:
     threshold: float | None
     engine: Engine
     size: int
+    by_class: bytes | None = None
 
 
 _kept: OrderedDict[int, Served] = OrderedDict()
@@ -192,8 +198,17 @@ def _load(version_id: int) -> Served:
         compiled=CompiledSchema(schema),
         threshold=row.threshold,
         engine=engine,
+        by_class=format_of(engine.classes) if engine.classes == row.known_classes else None,
         size=getattr(engine, "resident_bytes", 0) or UNFOLDED * (row.compiled_size or row.artifact_size),
     )
+
+
+def format_of(classes: Sequence[Any] | None) -> bytes | None:
+    """Returns `Served.by_class` of these classes."""
+    if classes is None:
+        return None
+    texts = [json.dumps(class_name(label), ensure_ascii=False).encode() for label in classes]
+    return b"{%s}" % b",".join([b"%s:%%s" % text.replace(b"%", b"%%") for text in texts])
 
 
 def trim_heap() -> None:

@@ -12,7 +12,7 @@ import copy
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from django.contrib.auth.models import User
@@ -59,6 +59,7 @@ class RoutedVersion:
 
     shadow : the shadow of this version. canary : id of the rollout by which this version answers.
     instead_of : id of the rollout whose canary should answer and cannot be loaded at present.
+    every_class : whether answers and log hold the probability of every class.
     """
 
     model_id: int
@@ -66,6 +67,7 @@ class RoutedVersion:
     shadow: Shadow | None = None
     canary: int | None = None
     instead_of: int | None = None
+    every_class: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +267,13 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
         rows = rows.filter(status=ModelVersion.Status.ACTIVE)
     else:
         rows = rows.filter(number=number, pruned__isnull=True)
-    row = rows.values_list("registered_model_id", "pk").first()
+    row = rows.values_list("registered_model_id", "pk", "registered_model__answers_probabilities").first()
     if row is None:
         return None
-    model_id, version_id = row
+    model_id, version_id, every_class = row
+    routed = partial(RoutedVersion, model_id, every_class=every_class)
     if number is not None:  # a version requested by its number is neither a canary nor shadowed
-        return Arms(RoutedVersion(model_id, version_id))
+        return Arms(routed(version_id))
     running = Rollout.objects.filter(registered_model_id=model_id, stopped_at=None)
     by_kind = {
         kind: (pk, tried, percent)
@@ -279,10 +282,9 @@ def _arms_of(model: str, number: int | None) -> Arms | None:
     shadow = None
     if Rollout.Kind.SHADOW in by_kind:
         shadow = Shadow(*by_kind[Rollout.Kind.SHADOW][:2])
-    active = RoutedVersion(model_id, version_id, shadow)
+    active = routed(version_id, shadow=shadow)
     if Rollout.Kind.CANARY not in by_kind:
         return Arms(active)
     rollout_id, tried, percent = by_kind[Rollout.Kind.CANARY]
-    canary = RoutedVersion(model_id, tried, canary=rollout_id)
-    fallback = RoutedVersion(model_id, version_id, instead_of=rollout_id)
+    canary, fallback = routed(tried, canary=rollout_id), routed(version_id, instead_of=rollout_id)
     return Arms(active, canary, fallback, canary_assignment.threshold(percent or 0.0))

@@ -67,7 +67,7 @@ class VersionsView(ModelView):
             return RegisteredModel(name=name)
 
     def require(self, request: Request, right: Right) -> None:
-        if self.model.pk is None:
+        if self.model._state.adding:
             permissions.require_everywhere(request.user, right, self.model.name)
         else:
             super().require(request, right)
@@ -128,7 +128,7 @@ class VersionsView(ModelView):
 
 def _manifest(data: Any) -> bytes | None:
     """Returns the text of the part ``manifest``, a field or a file; None without it."""
-    part = data.get("manifest") if isinstance(data, QueryDict) else None
+    part: object = data.get("manifest") if isinstance(data, QueryDict) else None
     if isinstance(part, File):
         part.seek(0)
         return bytes(part.read(manifests.LARGEST + 1))

@@ -63,6 +63,10 @@ def predict(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first invalid rows instead of writing their faults.")
     ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(help="Any text: the same command with it, within a day, gets the stored answers."),
+    ] = None,
 ) -> None:
     """Predict the rows of a file, and write them with their answers.
 
@@ -71,18 +75,22 @@ def predict(
     kind = format_of(file, format)
     out_kind = Format.JSONL if session.as_json and output == "-" else format_of(output, output_format)
     invalid = 0
+    options: dict[str, Any] = {"version": version, "batch_size": batch_size, "concurrency": concurrency}
     with session.client(retries=PATIENT_RETRIES) as client, writing(output, out_kind) as writer:
         described = client.model(model)
         plain = described.schema if version is None else client.version(model, version).schema
         size = batch_size * concurrency * 2
         with reporting(session.progress and output != "-", f"predictions of {model}") as report:
-            for lines in rows.pieces(file, kind, schema_of(plain, model), key_column, size):
+            source = rows.pieces(file, kind, schema_of(plain, model), key_column, size)
+            for number, lines in enumerate(source):
                 sent = [line.sent for line in lines if line.sent is not None]
                 if strict and len(sent) < len(lines):
                     first = next(line for line in lines if line.sent is None)
                     say(session, f"vigiactl: invalid rows: {first.error}")
                     raise typer.Exit(ExitCode.REFUSED)
-                answers, errors = _answered(client, model, sent, version, batch_size, concurrency, strict)
+                if idempotency_key:
+                    options["idempotency_key"] = f"{idempotency_key}-{number}"
+                answers, errors = _answered(client, model, sent, options, strict=strict)
                 classifies = described.task != "regression"
                 writer.write(rows.written(lines, answers, errors, classifies=classifies))
                 invalid += sum(bool(line.error) for line in lines)
@@ -94,12 +102,10 @@ def _answered(
     client: Client,
     model: str,
     sent: list[dict[str, Any]],
-    version: int | None,
-    batch_size: int,
-    concurrency: int,
+    options: Any,
+    *,
     strict: bool,
 ) -> Any:
-    options: Any = {"version": version, "batch_size": batch_size, "concurrency": concurrency}
     if strict:
         return client.predict(model, sent, **options), []
     return client.predict(model, sent, errors="frame", **options)

@@ -14,27 +14,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.bins import Bins, Floats, Whole
+from vigia_ml.bins import Bins, Floats
 from vigia_ml.declaration import Task
-from vigia_ml.drift import statistics
+from vigia_ml.drift import class_estimates
 from vigia_ml.drift.bin_counts import Counted
+from vigia_ml.drift.calibration import miscalibrated
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, Profile
 
 Method = Literal["cbpe", "dle"]
 
 FEWEST_HELD: Final = 50
 """Least hold-out rows for a test of calibration or for errors by bins."""
-TOLERANCE: Final = 0.02
-"""Calibration error beyond chance from which the probabilities are not used. An expected accuracy is off by
-no more than the calibration error."""
-SIGNIFICANCE: Final = 0.01
 MOST_OUTSIDE: Final = 0.5
 """Share of predictions outside the hold-out's range from which their errors count as unknown."""
 
@@ -46,6 +43,10 @@ class Expected:
     metrics : name of the version's metric -> expected value.
     holdout : the same method on the hold-out's counts; compare with these, because bins blur both alike.
     rows : rows of the window with a prediction. reason : empty, or the reason for missing metrics.
+    classes : class -> its metrics against the others: share (of the rows), accuracy, precision, recall, f1,
+        roc_auc, log_loss; for three to `MOST_CLASSES` classes. with_probabilities : rows with the probability
+        of every class, from which all metrics but accuracy follow; None for other tasks. note : empty, or the
+        reason for missing metrics of every class.
     """
 
     method: Method
@@ -53,6 +54,9 @@ class Expected:
     holdout: dict[str, float]
     rows: int
     reason: str = ""
+    classes: dict[str, dict[str, float]] = field(default_factory=dict)
+    with_probabilities: int | None = None
+    note: str = ""
 
 
 def expected(
@@ -62,7 +66,7 @@ def expected(
 
     Parameters
     ----------
-    window : counts of `PROBABILITY` (classes) or `PREDICTION` (numbers), as in
+    window : counts of `PROBABILITY` and of `Profile.classes` (classes) or of `PREDICTION` (numbers), as in
         `vigia_ml.drift.verdicts.review`.
     threshold : for two classes, the probability from which the second is predicted; None leaves out the
         metrics that depend on it.
@@ -92,38 +96,21 @@ def expected(
         metrics = partial(_binary_metrics, threshold=threshold) if task == "binary" else _multiclass_metrics
     if reason:
         return Expected(method, {}, {}, rows, reason)
-    return Expected(method, metrics(answered), metrics(reference), rows)
+    estimate = Expected(method, metrics(answered), metrics(reference), rows)
+    if task != "multiclass":
+        return estimate
+    classes = class_estimates.of_classes(profile, window)
+    return replace(
+        estimate,
+        metrics=estimate.metrics | classes.metrics,
+        holdout=estimate.holdout | classes.holdout,
+        classes=classes.classes,
+        with_probabilities=classes.rows,
+        note=classes.note,
+    )
 
 
 # -- classes -------------------------------------------------------------------------------------------
-
-
-def miscalibrated(rows: Whole | Floats, totals: Floats, hits: Floats) -> str:
-    """Returns the reason for not using the probabilities; empty when they are calibrated.
-
-    As for drift, the difference has to be more than chance (Hosmer and Lemeshow's statistic, here with one
-    degree of freedom per bin because the version was not fitted on the rows) and large (expected calibration
-    error, the mean over the rows of |share of hits - mean probability| of their bin, less the value for a
-    perfectly calibrated version).
-
-    Parameters
-    ----------
-    rows, totals, hits : for each bin of the hold-out's probabilities (k,): rows, the sum of their
-        probabilities, and the number of positive rows (or of right predictions).
-    """
-    some = rows > 0
-    count, total, hit = rows[some], totals[some], hits[some]
-    mean = np.clip(total / count, 1e-9, 1.0 - 1e-9)
-    variance = count * mean * (1.0 - mean)
-    p_value = statistics.chi_square_survival(float(((hit - total) ** 2 / variance).sum()), len(count))
-    error = float(np.abs(hit - total).sum() / count.sum())
-    chance = float(np.sqrt(2.0 / math.pi * variance).sum() / count.sum())  # mean of |normal| is √(2/π) σ
-    if p_value > SIGNIFICANCE or error - chance <= TOLERANCE:
-        return ""
-    return (
-        "The probabilities are not calibrated: their mean error on the hold-out is "
-        f"{100 * error:.1f} %, {100 * chance:.1f} % would be chance."
-    )
 
 
 def _binary_metrics(answers: Counted, threshold: float | None) -> dict[str, float]:

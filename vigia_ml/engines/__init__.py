@@ -8,6 +8,7 @@ scikit-learn pipeline. Where that pipeline can be compiled and the compiled engi
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -68,6 +69,11 @@ class Engine(Protocol):
     name: str
     takes_matrix: bool
 
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        """The classes in the order of the probabilities; None without classes."""
+        ...
+
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
         """Returns the scores of valid rows (see `DatasetSchema.read`), in the same number and order."""
         ...
@@ -78,11 +84,9 @@ class MatrixEngine(Engine, Protocol):
     """An engine that takes the matrix of `vigia_ml.schema.matrix` instead of rows.
 
     text_columns : positions in the schema of the texts that it also reads; mostly none.
-    classes : classes in the order of the probabilities; None for a regression.
     """
 
     text_columns: tuple[int, ...]
-    classes: tuple[Any, ...] | None
 
     def score(self, matrix: Floats, texts: Texts = ()) -> Scored:
         """Returns the scores of a matrix (n, p), float64, C-contiguous, from its `Coder.encode`.
@@ -92,6 +96,12 @@ class MatrixEngine(Engine, Protocol):
         texts : n texts (or None) of each of `text_columns`.
         """
         ...
+
+
+def class_name(label: Any) -> str:
+    """Returns a class as the key of its probability in an answer: the text itself, or true, false, a number
+    as in JSON."""
+    return label if isinstance(label, str) else json.dumps(label)
 
 
 class UnknownEngine(LookupError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -195,6 +196,9 @@ def _xgboost(model: Any) -> Boosted:
     is_probability = name in ("binary:logistic", "multi:softprob")
     if link is None or _is_classifier(model) != is_probability:
         raise NotReadable(f"has the objective {name}, which the compiler does not support")
+    # From XGBoost 3.4 on, dart is a tree booster with weights.
+    if any(weight != 1.0 for weight in learner["gradient_booster"].get("model", {}).get("weight_drop", ())):
+        kind = "dart"
     if kind != "gbtree":
         raise NotReadable(f"has the booster {kind}, which the compiler does not support: use gbtree")
     if model.missing is not None and not np.isnan(model.missing):
@@ -256,10 +260,14 @@ def _catboost(model: Any) -> Boosted:
     link = CATBOOST_LINKS.get(loss)
     if link is None or _is_classifier(model) != (link in ("sigmoid", "softmax")):
         raise NotReadable(f"has the loss {loss}, which the compiler does not support")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.json"
-        model.save_model(str(path), format="json")
-        content = json.loads(path.read_text("utf-8"))
+    place, name = tempfile.mkstemp(suffix=".json")
+    os.close(place)
+    try:
+        model.save_model(name, format="json")
+        content = json.loads(Path(name).read_text("utf-8"))
+    finally:
+        with contextlib.suppress(PermissionError):  # a sandbox lets nobody remove a file
+            Path(name).unlink()
     info = content["features_info"]
     if info.keys() - {"float_features"} or not set(content) <= {
         "features_info", "model_info", "oblivious_trees", "trees", "scale_and_bias"

@@ -19,6 +19,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier, VotingRegressor
+from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -33,8 +34,10 @@ from sklearn.utils import _safe_indexing
 
 from vigia_ml.engines import boosted_trees
 from vigia_ml.schema import Column, DatasetSchema, moment_arrays
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.houses import HouseGeometry
+from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
 from vigia_ml.transformers.text import ToFloat
 
 Floats = npt.NDArray[np.float64]
@@ -53,8 +56,9 @@ MOST_CUTTINGS: Final = 30
 DISTANCE: Final = 1e-9
 # Steps that compute each number from few others, alike for one row and for many.
 EXACT: Final = (
-    ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, FunctionTransformer,
-    SelectorMixin, HouseGeometry, DateParts,
+    AsFitted, ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
+    FunctionTransformer, SelectorMixin, HouseGeometry, OriginalColumns, RowsToDicts, DictVectorizer,
+    DateParts,
 )  # fmt: skip
 WHOLE: Final = ("integer", "date")
 """Types of columns whose numbers are whole."""
@@ -130,7 +134,7 @@ def around(
             held += len(all_edges)
             own = _own_columns(inputs, schema, train.iloc[sample])
             edges = all_edges[all_edges[:, 0] < inputs.shape[1]]
-            unchanged = np.array([column is not None for column in own])[edges[:, 0].astype(int)]
+            unchanged = np.array([column is not None for column in own], dtype=bool)[edges[:, 0].astype(int)]
             direct, others = _spread(edges[unchanged], left), _spread(edges[~unchanged], searches)
             for feature, value in direct.tolist():
                 column = own[int(feature)]
@@ -243,6 +247,8 @@ def held_steps(step: Any) -> list[Any]:
         return [each for _, each in step.transformer_list if not isinstance(each, str)]
     if isinstance(step, VotingClassifier | VotingRegressor):
         return list(step.estimators_)
+    if isinstance(step, OriginalClasses):
+        return [step.estimator]
     held: list[Any] = []
     for name, value in vars(step).items():
         if name.endswith("_") and name not in ("init_", "transformer_"):

@@ -154,7 +154,8 @@ def _body(model: onnx.ModelProto, inputs: list[str]) -> Sequence[onnx.NodeProto]
         raise BadGraph(f"the graph's function returns other values than {OUTPUT!r}: {ADVICE}")
     if len(function.node) > MOST_NODES:
         raise BadGraph(f"the graph has {len(function.node):,} operators; at most {MOST_NODES:,} are accepted")
-    return function.node
+    nodes: Sequence[onnx.NodeProto] = function.node
+    return nodes
 
 
 def _only(message: Any, fields: set[str], place: str) -> None:

@@ -339,7 +339,7 @@ RULES: Final[dict[tuple[str, str], Rule]] = {
     **{("", name): _unary((*FLOATS, INT64, BOOL)) for name in ("Identity",)},
     **{
         ("", name): _unary(FLOATS)
-        for name in ["Abs", "Exp", "Floor", "Log", "Neg", "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh"]
+        for name in ["Abs", "Exp", "Floor", "Log", "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh"]
     },
     ("", "IsNaN"): _unary(FLOATS, BOOL),
     ("", "Not"): _unary([BOOL]),

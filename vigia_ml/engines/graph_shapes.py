@@ -20,8 +20,13 @@ from onnx import AttributeProto, TensorProto
 from vigia_ml.errors import VigiaError
 
 DOUBLE, FLOAT, INT64, BOOL = TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
-KINDS: Final = {DOUBLE: "double", FLOAT: "float", INT64: "int64", BOOL: "bool"}
-DTYPES: Final = {DOUBLE: np.float64, FLOAT: np.float32, INT64: np.int64, BOOL: np.bool_}
+KINDS: Final[dict[int, str]] = {DOUBLE: "double", FLOAT: "float", INT64: "int64", BOOL: "bool"}
+DTYPES: Final[dict[int, type[np.generic]]] = {
+    DOUBLE: np.float64,
+    FLOAT: np.float32,
+    INT64: np.int64,
+    BOOL: np.bool_,
+}
 FLOATS: Final = (DOUBLE, FLOAT)
 UNUSED: Final = 0  # kind of an output that no operator may take
 ML: Final = "ai.onnx.ml"
@@ -85,7 +90,13 @@ def constant(tensor: TensorProto) -> Value:
     cells, dtype = math.prod(shape), np.dtype(DTYPES[kind])
     if cells > MOST_CONSTANTS:
         raise BadGraph(f"the constant {name} has {cells:,} numbers; at most {MOST_CONSTANTS:,} are accepted")
-    typed = {DOUBLE: "double_data", FLOAT: "float_data", INT64: "int64_data", BOOL: "int32_data"}[kind]
+    fields_by_kind: dict[int, str] = {
+        DOUBLE: "double_data",
+        FLOAT: "float_data",
+        INT64: "int64_data",
+        BOOL: "int32_data",
+    }
+    typed = fields_by_kind[kind]
     held = fields - {"dims", "data_type", "name"}
     if held == {"raw_data"} and len(tensor.raw_data) == cells * dtype.itemsize:
         # ONNX stores the bytes of a number from the lowest to the highest.

@@ -28,6 +28,8 @@ SECONDS: Final = 300.0
 MEMORY: Final = 4 << 30
 MOST_MS: Final = 100.0
 MOST_HOLDOUT: Final = 2_000_000
+MOST_ANSWERS: Final = 2 << 30
+"""Bytes of the file of answers: rows times classes times eight."""
 SUM_TOLERANCE: Final = 1e-6
 GRAPH, HOLDOUT, ANSWERS = "graph.onnx", "holdout.parquet", "answers.f64"
 CHILD: Final = "vigia_ml.engines.graph_trial_child"
@@ -108,7 +110,7 @@ def tried(
         outcome = _run(
             "answered", schema, task, most_rows, most_ms, folder=folder, seconds=seconds, memory=memory
         )
-        content = sandbox.read_file(Path(folder), ANSWERS, MOST_HOLDOUT * width * 8)
+        content = sandbox.read_file(Path(folder), ANSWERS, min(MOST_HOLDOUT * width * 8, MOST_ANSWERS))
     try:
         rows = int(outcome.value["rows"])
         latency, bulk = float(outcome.value["latency_ms"]), float(outcome.value["bulk_seconds"])
@@ -130,6 +132,7 @@ def _run(
     seconds: float,
     memory: int,
 ) -> sandbox.Outcome:
+    given = sum(path.stat().st_size for path in Path(folder).iterdir())
     try:
         return sandbox.run(
             f"{CHILD}:{function}",
@@ -139,6 +142,7 @@ def _run(
             directory=Path(folder),
             seconds=seconds,
             memory=memory,
+            file_size=given + MOST_ANSWERS,
         )
     except SandboxFailed as error:
         if error.reason == "refused":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import onnxruntime
 
 from vigia_ml.engines import Scored, Scores, Texts, texts
@@ -17,6 +18,8 @@ INPUT = "matrix"
 TEXTS = "texts"  # the second input of models that read texts; see `vigia_ml.engines.texts`
 # Keys of the model's metadata, which the compiler writes as JSON texts.
 CLASSES, CODING, READ = "vigia.classes", "vigia.coding", "vigia.texts"
+TEXT_NUMBERS_AT_ONCE = 2_000_000
+"""Most numbers of texts in one call of the graph, 16 MB; more rows are predicted in parts."""
 
 
 class OnnxEngine:
@@ -34,8 +37,10 @@ class OnnxEngine:
         self._coder = Coder(schema)
         self._outputs = [session.get_outputs()[0].name]
         metadata = session.get_modelmeta().custom_metadata_map
-        self.classes = None if metadata[CLASSES] == "null" else tuple(json.loads(metadata[CLASSES]))
-        self._texts = TextNumbers(texts.from_json(metadata[READ])) if READ in metadata else None
+        self.classes: tuple[Any, ...] | None = None
+        if metadata[CLASSES] != "null":
+            self.classes = tuple(json.loads(metadata[CLASSES]))
+        self._texts = _text_numbers(metadata[READ], schema) if READ in metadata else None
         self.text_columns = self._texts.columns if self._texts else ()
 
     @classmethod
@@ -63,21 +68,39 @@ class OnnxEngine:
         ------
         ValueError : when ONNX Runtime rejects the matrix.
         """
-        inputs = {INPUT: matrix}
-        if self._texts is not None:
-            inputs[TEXTS] = self._texts.read(texts)
+        if self._texts is None:
+            scores = self._run({INPUT: matrix})
+        else:
+            rows = max(1, TEXT_NUMBERS_AT_ONCE // self._texts.width)
+            parts = [
+                self._run({
+                    INPUT: matrix[start : start + rows],
+                    TEXTS: self._texts.read([column[start : start + rows] for column in texts]),
+                })
+                for start in range(0, max(1, len(matrix)), rows)
+            ]  # fmt: skip
+            scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self.classes is None:
+            return Scored(values=scores[:, 0])
+        return Scored(probabilities=scores, classes=self.classes)
+
+    def _run(self, inputs: dict[str, Floats]) -> Floats:
         try:
             scores: Floats = self._session.run(self._outputs, inputs)[0]
         except Exception as error:  # ONNX Runtime's exceptions share no class
             raise ValueError(f"ONNX Runtime rejected the rows: {error}") from error
-        if self.classes is None:
-            return Scored(values=scores[:, 0])
-        return Scored(probabilities=scores, classes=self.classes)
+        return scores
 
     def predict(self, rows: Sequence[Mapping[str, Value]]) -> Scores:
         names = [self.schema.names[place] for place in self.text_columns]
         texts = [[cast("str | None", row[name]) for row in rows] for name in names]
         return self.score(self._coder.encode(rows), texts).plain()
+
+
+def _text_numbers(metadata: str, schema: DatasetSchema) -> TextNumbers:
+    numbers = texts.from_json(metadata)
+    texts.check(numbers, schema.columns)
+    return TextNumbers(numbers)
 
 
 def _options() -> onnxruntime.SessionOptions:

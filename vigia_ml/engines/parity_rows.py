@@ -26,6 +26,18 @@ SPECIAL_DAYS: Final = (
 )  # fmt: skip
 """Ends of months and years, among them those of leap years and of centuries."""
 SPECIAL_TIMES: Final = {"date": ("",), "datetime": ("", "T00:59:59", "T23:59:59.999999")}
+HARD_TEXTS: Final = (
+    "\u0130STANBUL \u0131slak \u0130I",  # İ becomes two characters in lower case; dotless i
+    "Stra\u00dfe GRO\u1e9e \ufb01nance \u2163 \u00b2 \u03b0\u03a3\u03a3",  # sharp s, ligature, numeral
+    "cafe\u0301 na\u00efve \u212b \uff21\uff42\uff43 n\u0360o",  # combining marks, full width
+    "\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8 \u3067\u3059",  # a script without spaces
+    "\U0001f600 \U0001f469\u200d\U0001f467 ok\u200bok",  # emoji, joiners
+    "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd \u0646\u064e\u0635\u0651",  # vowel points
+    "a b  c\t\td\n\ne\u00a0f\u2028g",  # white space of all kinds
+    "...!?-- _ __ a_b",  # hardly a word
+    "don't e-mail 3.5 x2",
+)
+"""Texts that two readers may take apart otherwise."""
 Texts = npt.NDArray[np.object_]
 Changes = list[tuple[str, dict[str, Any]]]
 
@@ -143,7 +155,10 @@ def _special(column: Column) -> list[Any]:
     if column.type == "boolean":
         return [0.0, 1.0]
     if column.type == "text":
-        return []
+        joined = " ".join(HARD_TEXTS)
+        longest = (joined * (column.max_length // len(joined) + 1))[: column.max_length]
+        canonical = [column.canonical_text(text[: column.max_length]) for text in (*HARD_TEXTS, longest)]
+        return [text for text in dict.fromkeys(canonical) if text]
     if column.type == "category":
         unknown = [] if column.levels else [column.canonical_text(text) for text in UNKNOWN_TEXTS]
         return [*levels_of(column), *(text for text in unknown if text)]
@@ -215,4 +230,4 @@ def _typed(column: Column, values: Texts) -> Any:
 def _shown(column: Column, value: Any) -> str:
     if column.is_temporal:
         return str(column.shown(value))
-    return repr(value) if isinstance(value, str) else f"{value:g}"
+    return repr(value[:60]) if isinstance(value, str) else f"{value:g}"

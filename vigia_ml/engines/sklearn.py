@@ -40,6 +40,11 @@ class SklearnEngine:
     def __init__(self, pipeline: Any, schema: DatasetSchema) -> None:
         self.pipeline, self.schema = pipeline, schema
 
+    @property
+    def classes(self) -> tuple[Any, ...] | None:
+        classes = getattr(self.pipeline, "classes_", None)
+        return None if classes is None else tuple(classes.tolist())
+
     @classmethod
     def from_bytes(cls, artifact: bytes, schema: DatasetSchema) -> SklearnEngine:
         """Unpickles the artifact; the caller has checked its digest and HMAC."""

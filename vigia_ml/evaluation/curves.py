@@ -34,17 +34,22 @@ def roc(answers: Answers) -> list[list[float | None]]:
     Rows of equal scores are one step. Empty when only one class occurs.
     """
     assert answers.probability is not None
-    positive, score = answers.positive, answers.probability[:, 1]
-    hits = int(positive.sum())
-    if hits in (0, len(positive)):
+    positive, score, weight = answers.positive, answers.probability[:, 1], _weights(answers)
+    hits, others = float(weight[positive].sum()), float(weight[~positive].sum())
+    if not hits or not others:
         return []
     order = np.argsort(-score, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    hits_so_far = np.cumsum(positive[order])[ends]
+    hits_so_far = np.cumsum((positive * weight)[order])[ends]
+    others_so_far = np.cumsum((~positive * weight)[order])[ends]
     true = np.concatenate([[0.0], hits_so_far / hits])
-    false = np.concatenate([[0.0], (ends + 1 - hits_so_far) / (len(positive) - hits)])
+    false = np.concatenate([[0.0], others_so_far / others])
     kept = _spread(true + false, ROC_POINTS)
     return pairs(false[kept], true[kept])
+
+
+def _weights(answers: Answers) -> Floats:
+    return np.ones(len(answers)) if answers.weight is None else answers.weight
 
 
 def _spread(along: Floats, most: int) -> Any:
@@ -56,19 +61,25 @@ def _spread(along: Floats, most: int) -> Any:
 
 
 def calibration(answers: Answers) -> list[dict[str, Any]]:
-    """Returns each bin's mean, share of positive rows, rows; frequent probabilities have their own bins."""
+    """Returns each bin's mean, share of positive rows, rows; frequent probabilities have their own bins.
+
+    The means are weighted; `rows` is a number of rows.
+    """
     assert answers.probability is not None
-    score, positive = answers.probability[:, 1], answers.positive
+    score, positive, weight = answers.probability[:, 1], answers.positive, _weights(answers)
     if not len(score):
         return []
     bins = np.searchsorted(quantile_edges(score, CALIBRATION_BINS, slack=SLACK), score, side="right")
     points = []
     for each in np.unique(bins):
         inside = bins == each
+        total = weight[inside].sum()
+        if not total:
+            continue
         points.append(
             {
-                "predicted": plain(score[inside].mean()),
-                "observed": plain(positive[inside].mean()),
+                "predicted": plain((score * weight)[inside].sum() / total),
+                "observed": plain((positive * weight)[inside].sum() / total),
                 "rows": int(inside.sum()),
             }
         )
@@ -76,11 +87,15 @@ def calibration(answers: Answers) -> list[dict[str, Any]]:
 
 
 def confusion(answers: Answers) -> dict[str, Any]:
-    """Returns counts: a row per actual class, a column per predicted class; the rarest of many are merged."""
+    """Returns counts: a row per actual class, a column per predicted class; the rarest of many are merged.
+
+    With weights, the counts are sums of weights.
+    """
     actual, predicted = answers.places()
     names = [label_text(label) for label in answers.labels]
     size = len(names)
-    counts = np.bincount(actual * size + predicted, minlength=size * size).reshape(size, size)
+    pairs_of = actual * size + predicted
+    counts = np.bincount(pairs_of, answers.weight, minlength=size * size).reshape(size, size)
     if size > MOST_LABELS:
         kept = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[: MOST_LABELS - 1])
         place = np.full(size, MOST_LABELS - 1)
@@ -89,11 +104,14 @@ def confusion(answers: Answers) -> dict[str, Any]:
         np.add.at(fewer, (place[:, None], place[None, :]), counts)
         counts, names = fewer, [*(names[at] for at in kept), OTHERS]
     threshold = answers.threshold if answers.task == "binary" else None
-    return {"labels": names, "counts": counts.tolist(), "threshold": threshold}
+    written = counts.tolist() if answers.weight is None else [plain_list(row) for row in counts]
+    return {"labels": names, "counts": written, "threshold": threshold}
 
 
 def residuals(answers: Answers, seed: int) -> dict[str, Any]:
     """Returns the errors of a regression, in the target's unit; an error is prediction minus truth.
+
+    They are those of rows; weights do not count.
 
     points : [actual, predicted] of at most `RESIDUAL_POINTS` rows drawn by `seed`.
     histogram : edges (k + 1) and counts (k); the outermost bins also count errors beyond the edges.

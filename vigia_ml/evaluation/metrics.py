@@ -139,9 +139,14 @@ def check_split(task: Task, train: pd.Series[Any], held: pd.Series[Any]) -> None
 
 
 def score(
-    task: Task, estimator: Any, features: pd.DataFrame, truth: Any, threshold: float
+    task: Task,
+    estimator: Any,
+    features: pd.DataFrame,
+    truth: Any,
+    threshold: float,
+    weight: Floats | None = None,
 ) -> dict[str, float]:
-    """Returns the metrics of a fitted estimator on labelled rows (n, p).
+    """Returns the metrics of a fitted estimator on labelled rows (n, p), weighted by `weight` (n,).
 
     Raises
     ------
@@ -150,10 +155,12 @@ def score(
     rows, labels = len(truth), np.asarray(truth)
     if task == "regression":
         numbers = _numbers("predict", estimator.predict(features), rows, 1)
-        return metrics_of(Answers(task, labels.astype(np.float64), predicted=numbers.reshape(rows)))
+        predicted = numbers.reshape(rows)
+        return metrics_of(Answers(task, labels.astype(np.float64), predicted=predicted, weight=weight))
     classes = tuple(estimator.classes_.tolist())
     shares = _numbers("predict_proba", estimator.predict_proba(features), rows, len(classes))
-    return metrics_of(Answers(task, labels, threshold, classes, shares.reshape(rows, len(classes))))
+    probability = shares.reshape(rows, len(classes))
+    return metrics_of(Answers(task, labels, threshold, classes, probability, weight=weight))
 
 
 def _numbers(method: str, predictions: Any, rows: int, each: int) -> Floats:
@@ -198,18 +205,27 @@ def _check_each(good: npt.NDArray[np.bool_], fault: str) -> None:
         raise UnusableAnswers(f"{fault} for {bad:,} of {len(good):,} rows")
 
 
-def baseline(task: Task, train: Any, held: Any, threshold: float) -> dict[str, float]:
+def baseline(
+    task: Task,
+    train: Any,
+    held: Any,
+    threshold: float,
+    train_weight: Floats | None = None,
+    held_weight: Floats | None = None,
+) -> dict[str, float]:
     """Returns the hold-out metrics of the baseline, which ignores the features (mean, or class shares)."""
     dummy = DummyRegressor(strategy="mean") if task == "regression" else DummyClassifier(strategy="prior")
-    dummy.fit(np.zeros((len(train), 1)), train)
-    return score(task, dummy, np.zeros((len(held), 1)), held, threshold)  # type: ignore[arg-type]
+    dummy.fit(np.zeros((len(train), 1)), train, sample_weight=train_weight)
+    nothing: Any = np.zeros((len(held), 1))
+    return score(task, dummy, nothing, held, threshold, held_weight)
 
 
-def prior(task: Task, train: pd.Series[Any]) -> dict[str, Any]:
+def prior(task: Task, train: pd.Series[Any], weight: Floats | None = None) -> dict[str, Any]:
     """Returns the baseline's prediction for later rows: ``mean``, or ``classes`` (k,) and ``shares`` (k,)."""
     if task == "regression":
-        return {"mean": float(train.mean())}
-    classes, counts = np.unique(train.to_numpy(), return_counts=True)
+        return {"mean": float(train.mean() if weight is None else np.average(train, weights=weight))}
+    classes, place = np.unique(train.to_numpy(), return_inverse=True)
+    counts = np.bincount(place, weights=weight)
     return {"classes": classes.tolist(), "shares": (counts / counts.sum()).tolist()}
 
 

@@ -24,6 +24,7 @@ class Answers:
     classes : (k,) in the order of the columns of `probability` (n, k); empty for a regression.
     predicted : (n,) of a regression, in the target's unit; None for a classification.
     threshold : for two classes, the probability of ``classes[1]`` from which it is predicted.
+    weight : (n,) of the rows, in metrics, curves and confusions; None: each row counts once.
     """
 
     task: Task
@@ -32,16 +33,26 @@ class Answers:
     classes: tuple[Any, ...] = ()
     probability: Floats | None = None
     predicted: Floats | None = None
+    weight: Floats | None = None
 
     @classmethod
-    def of(cls, task: Task, estimator: Any, features: Any, truth: Any, threshold: float) -> Answers:
+    def of(
+        cls,
+        task: Task,
+        estimator: Any,
+        features: Any,
+        truth: Any,
+        threshold: float,
+        weight: Floats | None = None,
+    ) -> Answers:
         """Returns a fitted estimator's answers to a frame (n, p)."""
         labels = np.asarray(truth)
         if task == "regression":
             numbers = np.asarray(estimator.predict(features), dtype=np.float64).reshape(-1)
-            return cls(task, labels.astype(np.float64), threshold, predicted=numbers)
+            return cls(task, labels.astype(np.float64), threshold, predicted=numbers, weight=weight)
         probability = np.asarray(estimator.predict_proba(features), dtype=np.float64)
-        return cls(task, labels, threshold, tuple(estimator.classes_.tolist()), probability)
+        classes = tuple(estimator.classes_.tolist())
+        return cls(task, labels, threshold, classes, probability, weight=weight)
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -58,6 +69,7 @@ class Answers:
             truth=self.truth[rows],
             probability=None if self.probability is None else self.probability[rows],
             predicted=None if self.predicted is None else self.predicted[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     @property

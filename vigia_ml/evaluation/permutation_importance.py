@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
 import numpy as np
 
 from vigia_ml.declaration import SMALLER_IS_BETTER
-from vigia_ml.evaluation.outputs import Answers, plain
+from vigia_ml.evaluation.outputs import Answers, Floats, plain
 from vigia_ml.evaluation.weighted_metrics import metrics
 
 ROWS: Final = 2_000
@@ -31,13 +32,20 @@ Predict = Callable[[Any, Any], Answers]
 
 
 def importances(
-    predict: Predict, features: Any, truth: Any, metric: str, seed: int, *, seconds: float = SECONDS
+    predict: Predict,
+    features: Any,
+    truth: Any,
+    metric: str,
+    seed: int,
+    *,
+    weight: Floats | None = None,
+    seconds: float = SECONDS,
 ) -> dict[str, Any] | None:
     """Returns the loss of `metric` for each shuffled column, in descending order; None where it is undefined.
 
     Parameters
     ----------
-    features : frame (n, p). truth : (n,).
+    features : frame (n, p). truth : (n,). weight : (n,) of the rows in the metric, or None.
 
     Returns
     -------
@@ -47,16 +55,17 @@ def importances(
     truth = np.asarray(truth)
     drawn = np.random.default_rng(seed).permutation(len(truth))[:ROWS]
     started = time.monotonic()
-    base = _score(predict, features, truth, drawn, metric)
+    base = _score(predict, features, truth, drawn, metric, weight)
     each = max(time.monotonic() - started, 1e-6)
     names = list(features.columns)
     if each * len(names) > seconds:
         fewer = int(len(drawn) * seconds / (each * len(names)))
         drawn = drawn[: max(FEWEST_ROWS, fewer)]
-        base = _score(predict, features, truth, drawn, metric)
+        base = _score(predict, features, truth, drawn, metric, weight)
     if not np.isfinite(base):
         return None
     frame, labels = features.iloc[drawn], truth[drawn]
+    own = None if weight is None else weight[drawn]
     sign = 1.0 if metric in SMALLER_IS_BETTER else -1.0
     losses: dict[str, list[float]] = {name: [] for name in names}
     at_once = max(1, ROWS_AT_ONCE // len(drawn))
@@ -67,7 +76,7 @@ def importances(
         some = names[first : first + at_once]
         rngs = [np.random.default_rng([seed, repeat, first + at]) for at in range(len(some))]
         orders = [rng.permutation(len(drawn)) for rng in rngs]
-        scores = _shuffled(predict, frame, labels, some, orders, metric)
+        scores = _shuffled(predict, frame, labels, some, orders, metric, own)
         for name, score in zip(some, scores, strict=True):
             losses[name].append(sign * (score - base))
     measured = {name: each for name, each in losses.items() if each}
@@ -85,7 +94,13 @@ def importances(
 
 
 def _shuffled(
-    predict: Predict, frame: Any, labels: Any, names: list[Any], orders: list[Any], metric: str
+    predict: Predict,
+    frame: Any,
+    labels: Any,
+    names: list[Any],
+    orders: list[Any],
+    metric: str,
+    weight: Floats | None,
 ) -> list[float]:
     """Returns the metric with each of these columns shuffled alone.
 
@@ -98,8 +113,12 @@ def _shuffled(
         values[at * size : (at + 1) * size] = values[:size][order] if at else frame[name].to_numpy()[order]
         blocks[name] = values
     answers = predict(blocks, np.tile(labels, len(names)))
-    return [metrics(answers.some(slice(at * size, (at + 1) * size)))[metric] for at in range(len(names))]
+    parts = [answers.some(slice(at * size, (at + 1) * size)) for at in range(len(names))]
+    return [metrics(replace(part, weight=weight))[metric] for part in parts]
 
 
-def _score(predict: Predict, features: Any, truth: Any, rows: Any, metric: str) -> float:
-    return metrics(predict(features.iloc[rows], truth[rows]))[metric]
+def _score(
+    predict: Predict, features: Any, truth: Any, rows: Any, metric: str, weight: Floats | None
+) -> float:
+    answers = predict(features.iloc[rows], truth[rows])
+    return metrics(replace(answers, weight=None if weight is None else weight[rows]))[metric]

@@ -21,6 +21,7 @@ class HoldOut:
 
     features : frame (n, p). truth : (n,). metric : the model's primary metric.
     slices : columns whose levels are reported one by one. seed : seed of resamples and shuffles.
+    weight : (n,) of the rows, or None.
     """
 
     task: Task
@@ -29,6 +30,7 @@ class HoldOut:
     metric: str
     slices: tuple[str, ...] = ()
     seed: int = 1
+    weight: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Judged:
     threshold: float = 0.5
     quick: Any = None
 
-    def answers(self, task: Task, features: Any, truth: Any) -> Answers:
-        return Answers.of(task, self.estimator, features[list(self.names)], truth, self.threshold)
+    def answers(self, task: Task, features: Any, truth: Any, weight: Floats | None = None) -> Answers:
+        return Answers.of(task, self.estimator, features[list(self.names)], truth, self.threshold, weight)
 
 
 def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def evaluated(held: HoldOut, judged: Judged, answers: Answers | None = None) -> 
     ``rows``, ``metrics``, ``intervals`` (metric -> [low, high] or None), ``confidence``, ``resamples``,
     ``roc``, ``calibration``, ``confusion`` or ``residuals`` (see `curves`), ``importance``, ``slices``.
     """
-    answers = answers or judged.answers(held.task, held.features, held.truth)
+    answers = answers or judged.answers(held.task, held.features, held.truth, held.weight)
     times = bootstrap.resamples_for(len(answers), answers.rankings)
     [drawn] = bootstrap.resampled([statistics(answers)], len(answers), times, held.seed)
     return _report(held, judged, answers, drawn) | {"confidence": bootstrap.CONFIDENCE, "resamples": times}
@@ -73,7 +75,7 @@ def compared(held: HoldOut, before: Judged, after: Judged) -> dict[str, Any]:
     ``before`` and ``after`` as `evaluated` returns them, and ``differences``: metric -> value (after minus
     before) and the interval of paired resamples.
     """
-    answers = [each.answers(held.task, held.features, held.truth) for each in (before, after)]
+    answers = [each.answers(held.task, held.features, held.truth, held.weight) for each in (before, after)]
     times = bootstrap.resamples_for(len(held.truth), sum(each.rankings for each in answers))
     drawn = bootstrap.resampled([statistics(each) for each in answers], len(held.truth), times, held.seed)
     old, new = (metrics(each) for each in answers)
@@ -116,7 +118,7 @@ def _importance(held: HoldOut, judged: Judged) -> dict[str, Any] | None:
     own = held.features[list(judged.names)]
     try:
         return permutation_importance.importances(
-            predict, own, np.asarray(held.truth), held.metric, held.seed
+            predict, own, np.asarray(held.truth), held.metric, held.seed, weight=held.weight
         )
     except (ValueError, TypeError):  # a step may reject shuffled rows although it accepts unshuffled ones
         return None

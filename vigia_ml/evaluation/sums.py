@@ -9,7 +9,7 @@ metric is NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,9 @@ Flags = npt.NDArray[np.bool_]
 Terms = dict[str, npt.NDArray[np.generic]]
 Sums = Mapping[str, npt.ArrayLike]
 Metrics = dict[str, Floats]
+
+LEAST_PROBABILITY: Final = 1e-15
+"""A lower probability of the actual class counts as this one in the log loss of several classes."""
 
 
 def binary_terms(positive: Flags, score: Floats, decided: Flags) -> Terms:
@@ -41,6 +44,33 @@ def binary_terms(positive: Flags, score: Floats, decided: Flags) -> Terms:
         "loss": -np.where(positive, np.log(clipped), np.log1p(-clipped)),
         "square": (score - positive) ** 2,
     }
+
+
+def class_terms(actual: Codes, probability: Floats) -> dict[str, Floats]:
+    """Returns the terms of n rows of several classes. loss: -ln of the probability of the actual class.
+    brier: sum over the classes of (probability - 1 for the actual class, else 0)^2 (Brier 1950).
+
+    Parameters
+    ----------
+    actual : (n,) column of the actual class; a number that is no column for a class without one.
+    probability : (n, k).
+    """
+    is_actual = (actual[:, None] == np.arange(probability.shape[1])).astype(np.float64)
+    of_truth = np.clip((is_actual * probability).sum(axis=1), LEAST_PROBABILITY, 1.0)
+    return {"loss": -np.log(of_truth), "brier": ((is_actual - probability) ** 2).sum(axis=1)}
+
+
+def mean_area(positives: npt.ArrayLike, negatives: npt.ArrayLike) -> Floats:
+    """Returns the mean of the areas under the ROC curve of each class against the others, over the classes
+    with positive rows; NaN without them, and if a class has no negative rows.
+
+    Parameters
+    ----------
+    positives, negatives : rows (k, b) of each class by its probability, in ascending order.
+    """
+    there = np.asarray(positives).sum(axis=-1) > 0
+    areas = area(positives, negatives)[there]
+    return ratio(areas.sum(), len(areas))
 
 
 def binary(sums: Sums) -> Metrics:

@@ -1,10 +1,10 @@
 """The metrics of answers to labelled rows, for many weightings of the rows at once.
 
 A resample weighs each row by its number of draws, a slice by 0 or 1, so one expression gives the metrics of
-all resamples or of all slices. With weights of 1 they equal scikit-learn's (a test checks this). Precision,
-recall and f1 are those of the second of two classes, and else means over the classes (macro), as is the area
-under the curve of one class against the others; with several classes the Brier score is summed over the
-classes (Brier 1950).
+all resamples or of all slices; a row's own weight multiplies both. With weights of 1 they equal
+scikit-learn's (a test checks this). Precision, recall and f1 are those of the second of two classes, and else
+means over the classes (macro), as is the area under the curve of one class against the others; with several
+classes the Brier score is summed over the classes (Brier 1950).
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ from vigia_ml.evaluation.sums import Metrics, Terms, ratio
 Statistics = Callable[[Floats], Metrics]
 """Weights (b, n), not negative -> metric -> values (b,), NaN where it is undefined for these rows."""
 
-_LEAST_PROBABILITY = 1e-15  # for several classes
-
 
 def statistics(answers: Answers) -> Statistics:
-    """Returns the answers' metrics as a function of weights; rows are sorted once."""
+    """Returns the answers' metrics as a function of weights; rows are sorted once.
+
+    The weights multiply those of the answers.
+    """
+    own = answers.weight
+    of = _statistics(answers)
+    return of if own is None else lambda weights: of(weights * own)
+
+
+def _statistics(answers: Answers) -> Statistics:
     if answers.task == "regression":
         return _regression(answers)
     return _binary(answers) if len(answers.classes) == 2 else _multiclass(answers)
 
 
 def metrics(answers: Answers) -> dict[str, float]:
-    """Returns the metrics with each row counted once; NaN where a metric is undefined."""
+    """Returns the metrics with each row drawn once; NaN where a metric is undefined."""
     values_by_name = statistics(answers)(np.ones((1, len(answers))))
     return {name: float(values[0]) for name, values in values_by_name.items()}
 
@@ -66,8 +73,7 @@ def _multiclass(answers: Answers) -> Statistics:
     is_actual, is_predicted = ((each[:, None] == labels).astype(np.float64) for each in (actual, predicted))
     is_correct = is_actual * is_predicted
     onehot = is_actual[:, :known]
-    of_truth = np.clip((onehot * probability).sum(axis=1), _LEAST_PROBABILITY, 1.0)
-    losses, squares = -np.log(of_truth), ((onehot - probability) ** 2).sum(axis=1)
+    terms = sums.class_terms(actual, probability)
     aucs = [_ranking(probability[:, place], actual == place) for place in range(known)]
 
     def of(weights: Floats) -> Metrics:
@@ -77,8 +83,8 @@ def _multiclass(answers: Answers) -> Statistics:
         return {
             "roc_auc": ratio(np.where(present, each, 0.0).sum(axis=1), present.sum(axis=1)),
             **sums.macro(weights @ is_correct, weights @ is_predicted, weights @ is_actual),
-            "log_loss": ratio(weights @ losses, total),
-            "brier": ratio(weights @ squares, total),
+            "log_loss": ratio(weights @ terms["loss"], total),
+            "brier": ratio(weights @ terms["brier"], total),
         }
 
     return of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from vigia_ml import notes
 from vigia_ml.declaration import ModelDeclaration, Task
 from vigia_ml.evaluation import metrics as evaluation
-from vigia_ml.fitting import frames
+from vigia_ml.fitting import frames, weights
 from vigia_ml.fitting.advice import in_words
 from vigia_ml.notes import Note
 from vigia_ml.schema import Column, DatasetSchema, Seen, moment_arrays
@@ -26,6 +26,7 @@ Report = Callable[[str, int], None]
 """Called with the name of a stage and the percentage of the whole run."""
 
 LEVELS_REMEMBERED = 10_000
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Fitted:
     schema : the declared schema with the training part's ranges and levels. threshold : for two classes, else
         None.
     train_features : the training part's features, for the comparison of engines.
-    held_features, held_target : the hold-out, for the comparison with the active version.
+    held_features, held_target, held_weights : the hold-out, for the comparison with the active version; no
+        weights where the schema names none.
     repeated : rows of the dataset equal to an earlier one; duplicates_dropped : dropped rows among them.
     by_row_from : copies from which rows were divided; see `vigia_ml.evaluation.metrics.by_row_from`.
     prior : the baseline's prediction; see `vigia_ml.evaluation.metrics.prior`.
@@ -58,6 +60,7 @@ class Fitted:
     train_features: pd.DataFrame
     held_features: pd.DataFrame
     held_target: pd.Series[Any]
+    held_weights: Floats | None = None
     prior: dict[str, Any] = field(default_factory=dict)
     class_rows: tuple[dict[str, int], dict[str, int]] | None = None
     search: dict[str, Any] = field(default_factory=dict)
@@ -97,18 +100,23 @@ def fit(
         When the rows cannot be split.
     vigia_ml.fitting.advice.TrainingFailed
         When the pipeline cannot be built, fitted or evaluated.
+    vigia_ml.fitting.weights.Unweighted
+        When the rows have weights and the estimator accepts none.
     """
     schema, seed = declaration.schema, declaration.seed
     report("splitting", 20)
     parts = split(declaration, frame, release=release)
     train_x, train_y, held_x, held_y = parts.train_x, parts.train_y, parts.held_x, parts.held_y
     evaluation.check_split(declaration.task, train_y, held_y)
+    check_weights(declaration.task, parts)
 
     search_result: dict[str, Any] = {}
     if search is not None:
         from vigia_ml.fitting import hyperparameter_search
 
-        search_result = hyperparameter_search.search(declaration, search, train_x, train_y, report).to_json()
+        search_result = hyperparameter_search.search(
+            declaration, search, train_x, train_y, report, weights=parts.train_w
+        ).to_json()
         parameters = search_result["chosen"]
 
     report("fitting", 30 if search is None else 70)
@@ -119,12 +127,16 @@ def fit(
         pipeline = declaration.build(seed)
     pipeline.set_params(**(parameters or {}))
     with in_words(f"fit of {declaration.name}'s pipeline"):
-        pipeline.fit(train_x, train_y.to_numpy())
+        weights.fit(pipeline, train_x, train_y.to_numpy(), parts.train_w)
 
     report("evaluating", 75)
     with in_words(f"the evaluation of {declaration.name}'s pipeline"):
-        metrics = evaluation.score(declaration.task, pipeline, held_x, held_y, declaration.threshold)
-    dummy = evaluation.baseline(declaration.task, train_y, held_y, declaration.threshold)
+        metrics = evaluation.score(
+            declaration.task, pipeline, held_x, held_y, declaration.threshold, parts.held_w
+        )
+    dummy = evaluation.baseline(
+        declaration.task, train_y, held_y, declaration.threshold, parts.train_w, parts.held_w
+    )
     return Fitted(
         pipeline=pipeline,
         schema=schema.learn({column.name: seen(column, train_x[column.name]) for column in schema.columns}),
@@ -139,7 +151,8 @@ def fit(
         train_features=train_x,
         held_features=held_x,
         held_target=held_y,
-        prior=evaluation.prior(declaration.task, train_y),
+        held_weights=parts.held_w,
+        prior=evaluation.prior(declaration.task, train_y, parts.train_w),
         class_rows=class_rows(declaration.task, parts),
         search=search_result,
     )
@@ -172,7 +185,10 @@ def pickled(declaration: ModelDeclaration, fitted: Fitted) -> bytes:
 
 @dataclass(frozen=True)
 class Split:
-    """Features (n, p) and target (n,) of the training part and of the hold-out."""
+    """Features (n, p), target (n,) and weights (n,) of the training part and of the hold-out.
+
+    There are no weights where the schema names none. They do not decide a row's side.
+    """
 
     train_x: pd.DataFrame
     train_y: pd.Series[Any]
@@ -181,6 +197,8 @@ class Split:
     repeated: int
     duplicates_dropped: int
     by_row_from: int | None
+    train_w: Floats | None = None
+    held_w: Floats | None = None
 
 
 def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool = False) -> Split:
@@ -192,6 +210,7 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
     kept = np.flatnonzero(first) if declaration.drop_duplicates else np.arange(len(features))
     held, by_row_from = _held(declaration, features, target, kept)
     sides = [kept[~held], kept[held]]
+    train_w, held_w = _weights(schema, frame, sides)
     train_y, held_y = (target.iloc[rows].reset_index(drop=True) for rows in sides)
     del features
     if release:
@@ -201,7 +220,15 @@ def split(declaration: ModelDeclaration, frame: pd.DataFrame, *, release: bool =
     else:
         train_x, held_x = frames.divided(frame[list(schema.names)], sides)
     repeated, dropped = int((~first).sum()), len(first) - len(kept)
-    return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from)
+    return Split(train_x, train_y, held_x, held_y, repeated, dropped, by_row_from, train_w, held_w)
+
+
+def check_weights(task: Task, parts: Split) -> None:
+    """Raises `TooFewRows` when a side's weights leave no row, or no row of a class."""
+    sides = (("training part", parts.train_y, parts.train_w), ("hold-out", parts.held_y, parts.held_w))
+    for side, target, own in sides:
+        if own is not None:
+            weights.check(target, own, side=side, classes=task != "regression")
 
 
 def divided(schema: DatasetSchema, frame: pd.DataFrame, holdout_rows: int) -> Split:
@@ -215,10 +242,21 @@ def divided(schema: DatasetSchema, frame: pd.DataFrame, holdout_rows: int) -> Sp
     rows = np.arange(len(frame))
     sides = [rows[: len(frame) - holdout_rows], rows[len(frame) - holdout_rows :]]
     train_y, held_y = (target.iloc[side].reset_index(drop=True) for side in sides)
+    train_w, held_w = _weights(schema, frame, sides)
     for name in set(frame.columns) - set(schema.names):
         del frame[name]
     train_x, held_x = frames.divided(frame, sides, release=True)
-    return Split(train_x, train_y, held_x, held_y, repeated=0, duplicates_dropped=0, by_row_from=None)
+    return Split(train_x, train_y, held_x, held_y, 0, 0, None, train_w, held_w)
+
+
+def _weights(
+    schema: DatasetSchema, frame: pd.DataFrame, sides: Sequence[npt.NDArray[np.intp]]
+) -> tuple[Floats | None, Floats | None]:
+    """Returns the weights of the training part and of the hold-out, if the schema names a column of them."""
+    if schema.weight_column is None:
+        return None, None
+    train, held = (frame[schema.weight_column.name].to_numpy(np.float64)[rows] for rows in sides)
+    return train, held
 
 
 def _held(

@@ -31,6 +31,7 @@ from sklearn.model_selection import ParameterSampler, PredefinedSplit, Randomize
 from vigia_ml.declaration import SMALLER_IS_BETTER, ModelDeclaration, Task
 from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting import dask_backend
+from vigia_ml.fitting import weights as weighing
 
 Parameters = dict[str, Any]
 Report = Callable[[str, int], None]
@@ -90,12 +91,14 @@ def search(
     features: pd.DataFrame,
     target: pd.Series[Any],
     report: Report = lambda stage, percent: None,
+    *,
+    weights: npt.NDArray[np.float64] | None = None,
 ) -> SearchResult:
     """Tries settings of the declared space on the training part.
 
     Parameters
     ----------
-    features, target : (n, p) and (n,), the training part alone.
+    features, target : (n, p) and (n,), the training part alone. weights : (n,) of fits and metrics, or None.
     report : called between trials; an exception from it stops the search.
 
     Raises
@@ -109,8 +112,12 @@ def search(
         by_row_from = evaluation.by_row_from(evaluation.digests(features))
     fold_of_row = folds(declaration.task, features, target, declaration.seed, by_row_from=by_row_from)
     sign = -1.0 if metric in SMALLER_IS_BETTER else 1.0
+    weight = None if weights is None else declaration.schema.weight
+    if weight is not None:  # travels as a column, because scikit-learn gives weights to no scorer
+        weighing.parameter(declaration.build(declaration.seed))
+        features = features.assign(**{weight: weights})
     searcher = _ReportingSearch(
-        _SequentialPipeline(declaration.build(declaration.seed), declaration.seed),
+        _SequentialPipeline(declaration.build(declaration.seed), declaration.seed, weight),
         {},
         scoring=partial(_score, declaration.task, declaration.threshold, metric, sign),
         cv=PredefinedSplit(fold_of_row),
@@ -206,19 +213,23 @@ class _SequentialPipeline(BaseEstimator):  # type: ignore[misc]
     """A pipeline fitted by one thread, with the global generators seeded as for the final fit.
 
     Many pipelines are fitted at once; their steps must not wait for the cores or the cluster that they fill.
+
+    weight : name of the column of weights among the features, or None.
     """
 
-    def __init__(self, pipeline: Any, seed: int) -> None:
+    def __init__(self, pipeline: Any, seed: int, weight: str | None = None) -> None:
         self.pipeline = pipeline
         self.seed = seed
+        self.weight = weight
 
     def fit(self, features: pd.DataFrame, target: Any) -> _SequentialPipeline:
         random.seed(self.seed)
         np.random.seed(self.seed)
         self.failed_ = False
+        columns, weights = weighing.without(features, self.weight)
         with joblib.parallel_config(backend="sequential"):
             try:
-                self.pipeline.fit(features, target)
+                weighing.fit(self.pipeline, columns, target, weights)
             except (ValueError, ArithmeticError, np.linalg.LinAlgError):
                 self.failed_ = True  # a setting that cannot be fitted loses; the search goes on
         return self
@@ -256,9 +267,12 @@ def _score(
     """Returns the metric with larger values as better; NaN where it is undefined."""
     if estimator.failed_:
         return math.nan
+    columns, weights = weighing.without(features, estimator.weight)
     with joblib.parallel_config(backend="sequential"):
         try:
-            return sign * evaluation.score(task, estimator.pipeline, features, truth, threshold)[metric]
+            return (
+                sign * evaluation.score(task, estimator.pipeline, columns, truth, threshold, weights)[metric]
+            )
         except ValueError:  # e.g. a fold without one of the classes
             return math.nan
 

@@ -44,8 +44,8 @@ class DatasetWriter:
     """
 
     def __init__(self, path: Path, schema: DatasetSchema, *, logged: bool = False) -> None:
-        self.path, self.rows = path, 0
-        self._columns: tuple[Column, ...] = (*schema.columns, schema.target)
+        self.path, self.rows, self._schema = path, 0, schema
+        self._columns: tuple[Column, ...] = schema.stored()
         own = [KEY_FIELD, PREDICTION_FIELD] if logged else [KEY_FIELD]
         self._arrow = pa.schema(
             [(column.name, _ARROW[column.type]) for column in self._columns]
@@ -85,9 +85,11 @@ class DatasetWriter:
     ) -> None:
         """Writes validated rows."""
         columns: dict[str, list[Any]] = {
-            column.name: [row.values[column.name] for row in instances] for column in self._columns[:-1]
+            name: [row.values[name] for row in instances] for name in self._schema.names
         }
         columns[target] = [row.target for row in instances]
+        if self._schema.weight_column is not None:
+            columns[self._schema.weight_column.name] = [row.weight for row in instances]
         self.write_columns(columns, [row.key for row in instances], predictions)
 
     def write_table(self, table: pa.Table) -> None:
@@ -118,8 +120,8 @@ def _array(column: Column, values: list[Any]) -> pa.Array:
 
 
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
-    """Reads features and target of a dataset file as a frame for a pipeline."""
-    columns = (*schema.columns, schema.target)
+    """Reads features, target and weight of a dataset file as a frame for training."""
+    columns = schema.stored()
     with pq.ParquetFile(source, memory_map=True) as file:
         frame = frames.from_arrow(columns, lambda name: file.read(columns=[name]).column(name))
     pa.default_memory_pool().release_unused()  # returns the memory to the system

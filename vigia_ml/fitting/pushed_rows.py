@@ -45,7 +45,7 @@ class BadFile(VigiaError):
 
 def columns_of(schema: DatasetSchema) -> list[str]:
     """Returns the columns of a file of rows, as `vigia_ml.fitting.parquet.DatasetWriter` writes them."""
-    return [*schema.names, schema.target.name, KEY_FIELD]
+    return [*(column.name for column in schema.stored()), KEY_FIELD]
 
 
 # -- in the sandbox ------------------------------------------------------------------------------------

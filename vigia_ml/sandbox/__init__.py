@@ -207,6 +207,8 @@ def _ended(status: int, messages: str, limits: Limits) -> SandboxFailed:
     """Returns the error for a child that ended without a result."""
     if status == -signal.SIGXCPU:
         return _too_slow(limits)
+    if status == -signal.SIGKILL:
+        return SandboxFailed("memory", "the system killed the child, as it does when memory ends")
     if any(words in messages for words in ("MemoryError", "bad_alloc", "allocate memory")):
         return _too_large(limits)
     how = f"signal {-status}" if status < 0 else f"status {status}"

@@ -24,8 +24,9 @@ SYSTEM_PATHS = (
     "/dev/null", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
 )  # fmt: skip
 STATUS = "/proc/self/status"
-THREADS = 64
-"""Threads that the child may add to those that its user has already: the kernel counts per user."""
+THREADS = 2_000
+"""Threads that the child may add to those that its user has already. The kernel counts per user, in other
+containers as well, which the child does not see; hence so many."""
 
 
 def main() -> None:
@@ -34,6 +35,9 @@ def main() -> None:
     os.close(0)
     os.open(os.devnull, os.O_RDONLY)  # takes the number of the request, 0
     _find_library(request["library"])
+    # Where memory ends, the system shall end this process, not the one that waits for it.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     # Opened now, because the process cannot open it any more later.
     status = os.open(STATUS, os.O_RDONLY) if Path(STATUS).exists() else None
     isolation = _restrict(request)

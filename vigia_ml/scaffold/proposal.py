@@ -18,14 +18,14 @@ from vigia_ml.schema.columns import LONGEST_NAME, written_name
 from vigia_ml.schema.row_keys import KEY_FIELD
 from vigia_ml.schema.type_inference import canonical_names, guess_column
 
-Part = Literal["feature", "target", "key", "left out"]
+Part = Literal["feature", "target", "key", "weight", "left out"]
 
 
 @dataclass(frozen=True)
 class Wishes:
     """The user's options: columns by their names in the CSV, and the task.
 
-    skip_unlabelled : whether rows without a target are left out.
+    skip_unlabelled : whether rows without a target are left out. weight : the column of sample weights.
     """
 
     target: str
@@ -34,6 +34,7 @@ class Wishes:
     drop: frozenset[str] = frozenset()
     key: str | None = None
     skip_unlabelled: bool = False
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Proposal:
         return keys[0] if keys else None
 
     @property
+    def weight(self) -> str | None:
+        weights = [each.source for each in self.planned if each.part == "weight"]
+        return weights[0] if weights else None
+
+    @property
     def schema(self) -> DatasetSchema:
         """The schema that the file declares."""
         target_column = self.target.column
@@ -89,6 +95,7 @@ class Proposal:
             target=target_column,
             key=self.key,
             ignored=tuple(each.source for each in self.left_out),
+            weight=self.weight,
         )
 
 
@@ -105,17 +112,18 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         keep=frozenset(map(written_name, wishes.keep)),
         drop=frozenset(map(written_name, wishes.drop)),
         key=None if wishes.key is None else written_name(wishes.key),
+        weight=None if wishes.weight is None else written_name(wishes.weight),
     )
     _check_names(seen, wishes)
+    _check_weight(seen, wishes)
     target_stats = seen.tallies[wishes.target]
     target.check(target_stats, seen.first_blank.get(wishes.target), skip_unlabelled=wishes.skip_unlabelled)
     seen = seen.labelled(wishes.target)
     names = canonical_names(seen.header)
     aim = target.propose(target_stats, names[wishes.target], _aliases(wishes.target, names), wishes.task)
     reasons = _set_aside(seen, wishes)
-    open_names = [
-        n for n in seen.header if n not in reasons and n not in (wishes.target, wishes.key, KEY_FIELD)
-    ]
+    taken = (wishes.target, wishes.key, wishes.weight, KEY_FIELD)
+    open_names = [n for n in seen.header if n not in reasons and n not in taken]
     # The search includes kept columns: a kept part of a sum does not make the other part legitimate.
     hints: list[str] = []
     leaking = _leaks(seen, open_names, wishes.target, hints)
@@ -127,6 +135,10 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
         elif each in (wishes.key, KEY_FIELD):
             planned.append(
                 Planned(each, "key", ("the client key: logged with the prediction, not a feature",))
+            )
+        elif each == wishes.weight:
+            planned.append(
+                Planned(each, "weight", ("weighs the rows in training and metrics, not a feature",))
             )
         elif each in reasons:
             planned.append(Planned(each, "left out", (reasons[each],)))
@@ -149,6 +161,7 @@ def propose(name: str, seen: Survey, wishes: Wishes) -> Proposal:
 def _check_names(seen: Survey, wishes: Wishes) -> None:
     options = {"--target": [wishes.target], "--keep": wishes.keep, "--drop": wishes.drop}
     options["--key"] = [wishes.key] if wishes.key is not None else []
+    options["--weight"] = [wishes.weight] if wishes.weight is not None else []
     for option, names in options.items():
         for name in sorted(names):
             if name in seen.header:
@@ -160,6 +173,18 @@ def _check_names(seen: Survey, wishes: Wishes) -> None:
         raise CannotInfer(f"{wishes.target!r} is the target; it cannot be the key or be dropped")
     if wishes.target == KEY_FIELD:
         raise CannotInfer(f"{KEY_FIELD!r} is the name of the client key: rename the target")
+
+
+def _check_weight(seen: Survey, wishes: Wishes) -> None:
+    if wishes.weight is None:
+        return
+    name, tally = wishes.weight, seen.tallies[wishes.weight]
+    if name in (wishes.target, wishes.key, KEY_FIELD) or name in wishes.drop:
+        raise CannotInfer(f"--weight: {name!r} is the target, the key, or dropped: name another column")
+    if not tally.is_numeric or tally.signs or tally.blanks:
+        raise CannotInfer(f"--weight: {name!r} must hold a plain number in every row")
+    if tally.minimum < 0 or tally.maximum <= 0:
+        raise CannotInfer(f"--weight: {name!r} must hold numbers of at least 0, not all 0")
 
 
 def _plain(name: str) -> str:
@@ -178,8 +203,9 @@ def _shortened(name: str, names: dict[str, str]) -> tuple[str, ...]:
 
 def _set_aside(seen: Survey, wishes: Wishes) -> dict[str, str]:
     reasons = dict.fromkeys(wishes.drop - {wishes.key}, "set by --drop")
+    taken = (wishes.target, wishes.key, wishes.weight, KEY_FIELD)
     for name, tally in seen.tallies.items():
-        if name in reasons or name in wishes.keep or name in (wishes.target, wishes.key, KEY_FIELD):
+        if name in reasons or name in wishes.keep or name in taken:
             if name in wishes.keep and not tally.filled:
                 raise CannotInfer(f"--keep: every cell of {name!r} is blank")
             continue

@@ -137,6 +137,8 @@ def _schema(proposal: Proposal) -> list[str]:
     lines += _column(proposal.target, STEP, "target=Column")
     if proposal.key is not None:
         lines.append(f"{STEP}key={literal(proposal.key)},  # logged with each prediction; no feature")
+    if proposal.weight is not None:
+        lines.append(f"{STEP}weight={literal(proposal.weight)},  # weighs the rows in training; no feature")
     if proposal.left_out:
         lines += comment("Accepted and ignored, so that clients can send rows of the CSV unchanged.", STEP)
         lines.append(f"{STEP}ignored=(")
@@ -181,11 +183,15 @@ def _build(proposal: Proposal) -> list[str]:
         "from sklearn.compose import ColumnTransformer",
         *(["from sklearn.decomposition import TruncatedSVD"] if has_texts else []),
         f"from sklearn.ensemble import {model}",
-        *(["from sklearn.feature_extraction.text import HashingVectorizer"] if has_texts else []),
+        *(["from sklearn.feature_extraction.text import TfidfVectorizer"] if has_texts else []),
         f"from sklearn.pipeline import Pipeline{', make_pipeline' if has_texts else ''}",
         "from sklearn.preprocessing import OrdinalEncoder",
-        *(["", "from vigia_ml.transformers.dates import DateParts"] if dates else []),
+        *([""] if dates or has_texts else []),
+        *(["from vigia_ml.transformers.dates import DateParts"] if dates else []),
+        *(["from vigia_ml.transformers.text import TextColumn"] if has_texts else []),
     ]
+    # So many components are fewer than the terms of any column that the survey takes for text.
+    components = max(2, min(16, proposal.rows // 10))
     body = [
         *imports,
         "",
@@ -195,12 +201,12 @@ def _build(proposal: Proposal) -> list[str]:
         "# Unknown levels become NaN: -1 would make them neighbours of the first level.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
         *_date_lines(dates),
-        *_parts(has_texts, bool(dates)),
+        *_parts(components if has_texts else 0, bool(dates)),
         *leaf_comment,
         f"model = {model}(early_stopping=False{leaf}, random_state=seed)",
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
-    texts = "texts as 16 numbers, " if has_texts else ""
+    texts = f"texts as {components} numbers, " if has_texts else ""
     texts = ("dates as parts, " if dates else "") + texts
     docstring = f"Numbers unchanged (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
     return [
@@ -223,21 +229,26 @@ def _date_lines(dates: Sequence[Column]) -> list[str]:
     ]
 
 
-def _parts(has_texts: bool, has_dates: bool) -> list[str]:
+def _parts(components: int, has_dates: bool) -> list[str]:
     parts = ['("numbers", "passthrough", numbers)', '("categories", codes, categories)']
     parts += ['("dates", date_parts, dates)'] if has_dates else []
-    head = "parts: list[Any] = [" if has_texts else "parts = ["
+    head = "parts: list[Any] = [" if components else "parts = ["
     line = f"{head}{', '.join(parts)}]"
     lines = [line] if _fits(STEP + line) else [head, *(f"{STEP}{part}," for part in parts), "]"]
-    if not has_texts:
+    if not components:
         return lines
     return [
         *lines,
         "for column in SCHEMA.columns:",
         f'{STEP}if column.type == "text":',
-        f"{STEP * 2}# str() turns a blank into the word None, so that a missing text is a word of its own.",
-        f"{STEP * 2}words = HashingVectorizer(n_features=4096, preprocessor=str)",
-        f"{STEP * 2}shrunk = make_pipeline(words, TruncatedSVD(16, random_state=seed))",
+        f"{STEP * 2}# Words and pairs of words; a missing text is a word of its own.",
+        f'{STEP * 2}texts = TextColumn(missing="__missing__")',
+        f"{STEP * 2}words = TfidfVectorizer(",
+        f'{STEP * 3}token_pattern=r"(?u)\\b\\w+\\b",  # noqa: S106 - no secret',
+        f"{STEP * 3}ngram_range=(1, 2),",
+        f"{STEP * 3}max_features=20_000,",
+        f"{STEP * 2})",
+        f"{STEP * 2}shrunk = make_pipeline(texts, words, TruncatedSVD({components}, random_state=seed))",
         f'{STEP * 2}parts.append((f"words of {{len(parts)}}", shrunk, column.name))',
     ]
 

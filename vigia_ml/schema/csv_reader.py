@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
 
 from vigia_ml.schema import csv_dialect as dialects
@@ -31,7 +31,8 @@ BATCH_WEIGHT: Final = 2**26
 class Batch:
     """Up to `BATCH_ROWS` rows by column; `refused` holds the bad rows.
 
-    columns : canonical name -> values of the good rows; the target (if read) under its name.
+    columns : canonical name -> values of the good rows; the target and the weight (if read) under their
+        names.
     keys : the client keys of the good rows (None where absent).
     lines : line numbers of the good rows.
     seen_rows : number of rows read, good and bad.
@@ -51,9 +52,15 @@ class Batch:
         """Yields the good rows one by one."""
         names = schema.names
         target = self.columns.get(schema.target.name)
+        weights = None if schema.weight_column is None else self.columns.get(schema.weight_column.name)
+        missing = None if schema.weight is None or target is None else 1.0
         for index, values in enumerate(zip(*(self.columns[name] for name in names), strict=True)):
+            weight = weights[index] if weights else None
             yield Instance(
-                dict(zip(names, values, strict=True)), self.keys[index], target[index] if target else None
+                dict(zip(names, values, strict=True)),
+                self.keys[index],
+                target[index] if target else None,
+                missing if weight is None else float(weight),
             )
 
 
@@ -68,6 +75,7 @@ class CsvReader:
     skip_blank_rows : whether to skip rows without a value. Default: only where the target is read, because a
         request gets a prediction for each of its rows.
     skip_unlabelled : whether rows without a target are left out and counted.
+    weight_required : whether rows with a target must have their weight, if the schema names one.
     maybe_numbers : text columns that help to recognise the decimal mark where they hold numbers.
 
     Raises
@@ -85,9 +93,11 @@ class CsvReader:
         told: Told = Told(),  # noqa: B008 (frozen)
         skip_blank_rows: bool | None = None,
         skip_unlabelled: bool = False,
+        weight_required: bool = True,
         maybe_numbers: frozenset[str] = frozenset(),
     ) -> None:
         self.schema, self.with_target, self.skip_unlabelled = schema, with_target, skip_unlabelled
+        self.weight_required = weight_required
         skip_blank = with_target if skip_blank_rows is None else skip_blank_rows
         try:
             self._table = Table(stream, told, knows=self._knows, skip_blank_rows=skip_blank)
@@ -130,8 +140,10 @@ class CsvReader:
                     faults.append(Fault("", "unknown_column", message, line=line))
                 continue
             role, column = schema.resolve(name)
-            if role == "target" and not self.with_target:
+            if role in ("target", "weight") and not self.with_target:
                 column = None
+            if role == "weight" and column is not None and not self.weight_required:
+                column = replace(column, nullable=True)
             if role == "unknown":
                 message = f"{clip(name)!r} is not a column of this model"
                 faults.append(Fault(clip(name), "unknown_column", message, allowed=schema.names, line=1))
@@ -142,8 +154,7 @@ class CsvReader:
                 faults.append(Fault(clip(name), "duplicate_column", message, line=1))
             taken.setdefault(canonical, name)
             roles.append((role, column))
-        expected = (*schema.columns, schema.target) if self.with_target else schema.columns
-        for column in expected:
+        for column in schema.expected(with_target=self.with_target, weight_required=self.weight_required):
             needed = not column.nullable or column is schema.target
             if needed and column.name not in taken and len(faults) <= REPORTED_FAULTS:
                 message = f"column {column.name!r} is missing"

@@ -22,11 +22,14 @@ class Instance:
     values : canonical column name -> value, all columns present, nulls as None.
     key : the client key, or None.
     target : the target's value where the schema was read with its target, else None.
+    weight : the row's weight where the schema names a column of weights and was read with its target, else
+        None.
     """
 
     values: dict[str, Value]
     key: str | None = None
     target: Value = None
+    weight: float | None = None
 
 
 class RepeatedNames(dict[str, Any]):
@@ -47,6 +50,9 @@ class DatasetSchema:
     key_aliases : other names of the key.
     ignored : columns of the CSV that are accepted and not used.
     fold_names : whether names are compared regardless of case and surrounding spaces.
+    weight : name of the column that weighs the rows in training and evaluation, or None. It is a number, not
+        negative, in the training data alone: no feature, and a prediction request that holds it is accepted
+        without it.
     """
 
     columns: tuple[Column, ...]
@@ -55,6 +61,7 @@ class DatasetSchema:
     key_aliases: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     fold_names: bool = False
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         names: set[str] = set()
@@ -65,6 +72,7 @@ class DatasetSchema:
                     f"schema: the name {name!r} is declared twice; names and aliases must differ"
                 )
             names.add(folded)
+        _ = self.weight_column  # raises for a bad name
 
     def _declared(self) -> Iterable[tuple[str, str, Column | None]]:
         """Yields (name or alias, role, column)."""
@@ -76,6 +84,8 @@ class DatasetSchema:
             yield name, "key", None
         for name in self.ignored:
             yield name, "ignored", None
+        if self.weight_column is not None:
+            yield self.weight_column.name, "weight", self.weight_column
 
     def _fold(self, name: str) -> str:
         name = written_name(name)
@@ -85,6 +95,16 @@ class DatasetSchema:
     def names(self) -> tuple[str, ...]:
         """Canonical names of the features, in order."""
         return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def weight_column(self) -> Column | None:
+        """The column of weights as a declaration: a number, at least 0."""
+        return None if self.weight is None else Column(self.weight, "number", minimum=0.0)
+
+    def stored(self) -> tuple[Column, ...]:
+        """Returns the columns of a dataset file: features, target, weight."""
+        weight = () if self.weight_column is None else (self.weight_column,)
+        return (*self.columns, self.target, *weight)
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
@@ -98,7 +118,7 @@ class DatasetSchema:
     def resolve(self, name: str) -> tuple[str, Column | None]:
         """Returns (role, column) of a CSV column or JSON field.
 
-        The role is feature, target, key, ignored or unknown; features and the target have a column.
+        The role is feature, target, weight, key, ignored or unknown; the first three have a column.
         """
         return self._resolved.get(name) or self._resolved.get(self._fold(name), ("unknown", None))
 
@@ -113,7 +133,14 @@ class DatasetSchema:
 
     # -- reading one row ---------------------------------------------------------------------------
 
-    def read(self, raw: object, *, with_target: bool = False, text: bool = False) -> Instance | list[Fault]:
+    def read(
+        self,
+        raw: object,
+        *,
+        with_target: bool = False,
+        text: bool = False,
+        weight_required: bool = True,
+    ) -> Instance | list[Fault]:
         """Validates one decoded JSON object (or one row of text cells) and converts it.
 
         Parameters
@@ -122,6 +149,8 @@ class DatasetSchema:
         with_target : whether the target is required, as in training data; else it is ignored, so that
             clients can send rows of the training CSV unchanged.
         text : whether the values are text cells (CSV, HTML form) rather than JSON values.
+        weight_required : whether a row with its target must have its weight, if the schema names a column of
+            weights; else a row without one has the weight 1.
 
         Returns
         -------
@@ -150,7 +179,9 @@ class DatasetSchema:
             elif role == "unknown":
                 message = f"{clip(name)} is not a field of this model"
                 faults.append(Fault(clip(name), "unknown_field", message, allowed=self.names))
-            if column is None or (role == "target" and not with_target):
+            if column is None or (role in ("target", "weight") and not with_target):
+                continue
+            if role == "weight" and not weight_required and (value is None or value == ""):
                 continue
             if column.name in written_as:
                 faults.append(self._twice(name, written_as[column.name]))
@@ -160,8 +191,7 @@ class DatasetSchema:
                 values[column.name] = column.from_text(value) if text else column.from_json(value)
             except BadValue as bad:
                 faults.append(bad.fault)
-        expected = (*self.columns, self.target) if with_target else self.columns
-        for column in expected:
+        for column in self.expected(with_target=with_target, weight_required=weight_required):
             if column.name not in written_as:
                 if column.nullable and column is not self.target:
                     values[column.name] = None
@@ -169,7 +199,18 @@ class DatasetSchema:
                     faults.append(Fault(column.name, "missing_field", f"{column.name} is missing"))
         if faults:
             return faults
-        return Instance({name: values[name] for name in self.names}, key, values.get(self.target.name))
+        weight = None
+        if with_target and self.weight is not None:
+            weight = float(values.get(self.weight_column.name, 1.0) or 0.0)  # type: ignore[union-attr]
+        return Instance(
+            {name: values[name] for name in self.names}, key, values.get(self.target.name), weight
+        )
+
+    def expected(self, *, with_target: bool, weight_required: bool = True) -> tuple[Column, ...]:
+        """Returns the columns that a row or a CSV must have; see `read`."""
+        if not with_target:
+            return self.columns
+        return self.stored() if weight_required else (*self.columns, self.target)
 
     def warnings(self, values: Mapping[str, Value]) -> list[dict[str, str]]:
         """Returns a warning for each value outside the training data's range or levels.
@@ -210,7 +251,7 @@ class DatasetSchema:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the schema as JSON; defaults are left out."""
-        return {
+        plain: dict[str, Any] = {
             "columns": [_column_to_json(column) for column in self.columns],
             "target": _column_to_json(self.target),
             "key": self.key,
@@ -218,6 +259,8 @@ class DatasetSchema:
             "ignored": list(self.ignored),
             "fold_names": self.fold_names,
         }
+        # Left out without a weight, so that hashes of such schemas stay what they were before weights.
+        return plain if self.weight is None else plain | {"weight": self.weight}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> DatasetSchema:
@@ -228,6 +271,7 @@ class DatasetSchema:
             key_aliases=tuple(plain["key_aliases"]),
             ignored=tuple(plain["ignored"]),
             fold_names=plain["fold_names"],
+            weight=plain.get("weight"),
         )
 
 

@@ -325,6 +325,7 @@ def _spelling_of(schema: DatasetSchema, written: frozenset[str]) -> _Spelling | 
     if "unknown" in by_role or len(names) < len(by_role.get("feature", ())) or len(keys) > 1:
         return None
     try:
-        return _Spelling(schema, names, keys[0], by_role.get("target", []) + by_role.get("ignored", []))
+        unread = [name for role in ("target", "weight", "ignored") for name in by_role.get(role, [])]
+        return _Spelling(schema, names, keys[0], unread)
     except ValueError:  # a name is another column's canonical name, or holds characters that msgspec rejects
         return None

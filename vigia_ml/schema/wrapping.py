@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -21,6 +22,17 @@ _PANDAS: Final = (
     ({"columns", "data"}, {"columns", "data", "index"}, "split"),
     ({"schema", "data"}, {"schema", "data"}, "table"),
 )
+
+_WRITTEN_INDEX: Final = re.compile(r"(?:|index|level_0|Unnamed: 0(?:\.\d+)*)")
+
+
+def is_written_index(name: str) -> bool:
+    """Returns whether pandas gives this name to a column that holds a frame's index.
+
+    ``to_csv`` writes the index without a name, ``read_csv`` calls it ``Unnamed: 0``, ``reset_index`` calls it
+    ``index`` or ``level_0``.
+    """
+    return _WRITTEN_INDEX.fullmatch(name) is not None
 
 
 def refuse_wrapped(

@@ -190,11 +190,11 @@ def _quality(families: Families, review: DriftReview, name: str, version: str) -
     declared = declarations.find(review.registered_model)
     if declared is None:
         return
-    watched = realised.watched_metric(review.registered_model)
     for part in review.quality or []:
         if part["version"] != review.version.number:
             continue
         families.add("vigia_quality_coverage", (name, version), part.get("coverage"))
+        watched = realised.watched_metric(review.registered_model, part["metrics"])
         for metric in declared.metrics:
             labels = (name, version, metric)
             here, there = _value(part["metrics"].get(metric)), _value(part["holdout"].get(metric))

@@ -30,7 +30,7 @@ def test_one_object_gives_one_answer_and_one_row(
     body = answered.json()
     assert (body["model"], body["version"]) == ("churn", 1)
     [given] = body["predictions"]
-    assert set(given) == {"id", "prediction", "probability", "warnings"}
+    assert set(given) == {"id", "prediction", "probability", "probabilities", "warnings"}
     row = Prediction.objects.get()
     assert str(row.id) == given["id"]
     assert uuid.UUID(given["id"]).version == 7
@@ -294,6 +294,7 @@ def test_a_csv_answer_has_the_keys_and_the_inputs_in_the_order_of_the_request(
         "id",
         "prediction",
         "probability",
+        "probabilities",
         "warnings",
     }
     assert_error(post(f"{path}?include=everything", body), 400, "invalid_input")
@@ -305,5 +306,8 @@ def test_answers_are_available_as_csv_and_errors_stay_json(
     answered = post(CHURN, [customer, customer], Accept="text/csv")
     rows = list(csv.DictReader(io.StringIO(answered.content.decode())))
     assert [row["id"] for row in rows] == [str(row.id) for row in Prediction.objects.order_by("id")]
-    assert set(rows[0]) == {"id", "model", "version", "key", "prediction", "probability", "warnings"}
+    assert set(rows[0]) == {
+        "id", "model", "version", "key", "prediction", "probability", "probability_false", "probability_true",
+        "warnings",
+    }  # fmt: skip
     assert_error(post(CHURN, {}, Accept="text/csv"), 400, "invalid_input")

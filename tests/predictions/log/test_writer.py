@@ -594,3 +594,28 @@ def test_alike_and_different_origins_are_stored_in_one_group_of_columns(writer: 
     expected = [("a", "k", 0.5, [{"code": "x"}])] * 40 + [("b", None, None, [])] * 40
     assert sorted(stored, key=lambda row: row[0]) == expected
     assert writer.groups == 2
+
+
+@pytest.mark.parametrize("rows", [3, 40])
+def test_rows_with_and_without_every_class_are_stored_in_one_group(
+    writer: Writer, entry: Make, rows: int
+) -> None:
+    """Three rows are cells of one statement, forty are columns."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # holds the first group up
+            cursor.execute("LOCK TABLE predictions_prediction IN EXCLUSIVE MODE")
+        first = entry()
+        writer.submit(first)
+        assert not first.wait(0.1)
+        group = [
+            entry(rows, changed={"request": b"a", "by_class": b"[0.1,1e-7,0.8999999]"}),
+            entry(rows, changed={"request": b"b"}),
+            entry(rows, changed={"request": b"c", "by_class": b"[0.1, 0.9"}),
+        ]
+        for each in group:
+            writer.submit(each)
+    assert all(each.wait(20) for each in group)
+    assert [type(each.error) for each in group] == [type(None), type(None), NotStorable]
+    stored = Prediction.objects.exclude(request_id="r-1").values_list("request_id", "by_class")
+    expected = [("a", [0.1, 1e-7, 0.8999999])] * rows + [("b", None)] * rows
+    assert sorted(stored, key=lambda row: row[0]) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import time
 import uuid
@@ -46,11 +47,16 @@ def ids_at(moment: dt.datetime, count: int, more: int = 0) -> list[uuid.UUID]:
 
 
 def logged(
-    version: ModelVersion, moment: dt.datetime, predictions: list[Any], probabilities: list[Any] | None = None
+    version: ModelVersion,
+    moment: dt.datetime,
+    predictions: list[Any],
+    probabilities: list[Any] | None = None,
+    by_class: list[Any] | None = None,
 ) -> list[Prediction]:
     """Creates rows of the log, one per second."""
     ids = ids_at(moment, len(predictions), version.pk)
     probabilities = probabilities or [None] * len(ids)
+    by_class = by_class or [None] * len(ids)
     usual = {"cells": [None] * len(version.dataset_schema.columns), "warnings": [], "request_id": "r"}
     return Prediction.objects.bulk_create(
         Prediction(
@@ -59,9 +65,12 @@ def logged(
             version=version,
             prediction=prediction,
             probability=probability,
+            by_class=of_classes,
             **usual,
         )
-        for id, prediction, probability in zip(ids, predictions, probabilities, strict=True)
+        for id, prediction, probability, of_classes in zip(
+            ids, predictions, probabilities, by_class, strict=True
+        )
     )
 
 
@@ -202,7 +211,7 @@ def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersi
     answers = Answers("multiclass", actual, classes=tuple("abc"), probability=probability)
     expected = weighted_metrics.metrics(answers)
     assert set(quality.metrics) == {"accuracy", "precision", "recall", "f1"}
-    assert set(quality.metrics) == set(metrics.METRICS["multiclass"])
+    assert quality.with_probabilities == 0
     for name, estimate in quality.metrics.items():
         assert estimate.value == pytest.approx(expected[name]), name
     resampled(quality, answers)
@@ -210,6 +219,83 @@ def test_metrics_of_many_classes_equal_those_of_the_evaluation(churn: ModelVersi
     assert quality.calibration["brier"] == pytest.approx(
         np.mean((probability.max(axis=1) - (predicted == actual)) ** 2)
     )
+
+
+def test_metrics_of_every_class_equal_those_of_the_evaluation(churn: ModelVersion) -> None:
+    """Two hours with every class's probability, and rows of an older time without them."""
+    version = train_sample("churn", rows=600, activate=False, threshold=None, classes=list("abc"))
+    random = np.random.default_rng(6)
+    classes = np.array(["a", "b", "c", "unknown"])
+    probability = random.dirichlet([1, 1, 1], 700)
+    places = np.array([random.choice(3, p=row) for row in probability])
+    places[:3] = 3  # the version has no such class
+    actual, predicted = classes[places], classes[probability.argmax(axis=1)]
+    for hour, part in enumerate((slice(0, 300), slice(300, 500), slice(500, 700))):
+        of_classes = probability[part].tolist() if hour < 2 else None
+        answers = predicted[part].tolist(), probability[part].max(axis=1).tolist()
+        labelled(logged(version, NOON + hour * HOUR, *answers, of_classes), actual[part].tolist())
+    hourly.aggregate_changed_hours(version.registered_model)
+    [quality] = of_day(version)
+    assert (quality.labelled, quality.unusable, quality.with_probabilities) == (700, 0, 500)
+    assert set(quality.metrics) == set(metrics.METRICS["multiclass"])
+    every = Answers("multiclass", actual, classes=tuple("abc"), probability=probability)
+    known = every.some(slice(0, 500))
+    for name, value in weighted_metrics.metrics(every).items():
+        if name not in metrics.OF_EVERY_CLASS:
+            assert quality.metrics[name].value == pytest.approx(value), name
+    expected = weighted_metrics.metrics(known)
+    for name in metrics.OF_EVERY_CLASS:
+        estimate = quality.metrics[name]
+        assert estimate.value == pytest.approx(expected[name], abs=2e-3 if name == "roc_auc" else 1e-12)
+        assert estimate.rows == 500
+    weights = np.random.default_rng(8).multinomial(500, [1 / 500] * 500, size=2_000).astype(np.float64)
+    for name, values in weighted_metrics.statistics(known)(weights).items():
+        if name in metrics.OF_EVERY_CLASS:
+            estimate = quality.metrics[name]
+            assert estimate.low is not None and estimate.high is not None
+            wide = (estimate.high - estimate.low) / 2 / 1.96 / np.std(values)
+            # The interval of the mean area is a bound: the areas of the classes are not quite dependent.
+            assert 0.88 < wide < (1.9 if name == "roc_auc" else 1.12), name
+
+
+def test_metrics_of_every_class_need_as_many_rows_as_the_others(churn: ModelVersion) -> None:
+    version = train_sample("churn", rows=600, activate=False, threshold=None, classes=list("abc"))
+    array = [0.5, 0.3, 0.2]
+    for hour, (rows, of_classes) in enumerate(((100, None), (49, [array] * 49))):
+        these = logged(version, NOON + hour * HOUR, ["a"] * rows, [0.5] * rows, of_classes)
+        labelled(these, ["a", "b"] * (rows // 2) + ["c"] * (rows % 2))
+    hourly.aggregate_changed_hours(version.registered_model)
+    [quality] = of_day(version)
+    assert quality.with_probabilities == 49
+    assert set(quality.metrics) == {"accuracy", "precision", "recall", "f1"}
+    labelled(logged(version, NOON + 2 * HOUR, ["a"], [0.5], [array]), ["c"])
+    hourly.aggregate_changed_hours(version.registered_model)
+    [quality] = of_day(version)
+    assert quality.with_probabilities == 50
+    assert quality.metrics["log_loss"].rows == 50
+
+
+def test_tallies_survive_their_storage_and_older_ones_have_no_classes() -> None:
+    tally = Tally("multiclass", 3, classes={"a": {0: (2, 0), 200: (1, 1)}}, sums={"right": 1, "classed": 3})
+    stored = json.loads(json.dumps(tally.to_json()))
+    assert Tally.from_json(stored) == tally
+    del stored["classes"], stored["sums"]["classed"]
+    older = Tally.from_json(stored)
+    assert (older.classes, older.classed) == ({}, 0)
+    total = metrics.total_of([older, tally, tally], "multiclass")
+    assert total.classes == {"a": {0: (4, 0), 200: (2, 2)}}
+    assert total.classed == 6
+
+
+def test_an_area_of_very_many_classes_is_not_kept(churn: ModelVersion) -> None:
+    names = [f"c{at}" for at in range(metrics.MOST_RANKED + 1)]
+    version = train_sample("churn", rows=600, activate=False, threshold=None, classes=names)
+    array = [1 / len(names)] * len(names)
+    labelled(logged(version, NOON, ["c0"] * 60, [array[0]] * 60, [array] * 60), ["c0", "c1"] * 30)
+    hourly.aggregate_changed_hours(version.registered_model)
+    [quality] = of_day(version)
+    assert "roc_auc" not in quality.metrics
+    assert quality.metrics["log_loss"].value == pytest.approx(np.log(len(names)))
 
 
 def test_rare_pairs_of_classes_are_counted_together() -> None:

@@ -1,96 +1,31 @@
-"""A model whose outcomes do not allow its primary metric: accuracy is watched instead, everywhere."""
+"""A model whose primary metric needs the probability of every class: without them, accuracy is watched."""
 
 from __future__ import annotations
 
-import io
-import random
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
-from threadpoolctl import threadpool_limits
 
 from predictions import tasks
 from predictions.models import DriftReview
 from predictions.quality import metrics
+from predictions.rollups import counting
 from tests.conftest import Post
-from training import catalogue
-from training.models import ModelVersion, RegisteredModel, TrainingRun
-from training.registry import lookup
-from training.runs import requests as run_requests
-from training.runs import uploads
+from tests.grapes import GRADES, csv_of
+from training.models import ModelVersion, RegisteredModel
 from vigia_ml.scaffold import source
 from web.metrics import database_collector
 
 pytestmark = pytest.mark.django_db(transaction=True)
-GRADES = ("fair", "good", "poor")
-DECLARATION = """
-from vigia_ml.declaration import ModelDeclaration
-from vigia_ml.schema import Column, DatasetSchema
-
-SCHEMA = DatasetSchema(
-    columns=(Column("acidity", "number"), Column("sugar", "number")),
-    target=Column("grade", "category", levels=("fair", "good", "poor")),
-)
 
 
-def build(seed):
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression()
-
-
-MODEL = ModelDeclaration(
-    name="grapes", title="Grapes", description="", task="multiclass", schema=SCHEMA, build=build,
-    primary_metric="roc_auc",
-)
-"""
-
-
-@pytest.fixture
-def grapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelVersion]:
-    """The active version of a model of three classes, the only one in the catalogue, judged by `roc_auc`."""
-    (tmp_path / "grapes.py").write_text(DECLARATION, encoding="utf-8")
-    monkeypatch.setattr(catalogue, "HERE", tmp_path)
-    monkeypatch.setattr(catalogue, "__path__", [str(tmp_path)])
-    _forget()
-    with threadpool_limits(1):
-        lookup.sync_catalogue()
-        model = RegisteredModel.objects.get(name="grapes")
-        dataset = uploads.from_csv(model, io.BytesIO(_csv(600, seed=1)), by=None, source="grapes.csv")
-        run = run_requests.request(
-            model, dataset, mode=TrainingRun.Mode.REPLACE, by=None, activation_reason="a test needs it"
-        )
-        assert run_requests.execute(run.pk)
-        run.refresh_from_db()
-        assert run.status == "succeeded", run.error
-        yield run.version
-    _forget()
-
-
-def _forget() -> None:
-    catalogue.names.cache_clear()
-    catalogue.get.cache_clear()
-    sys.modules.pop("training.catalogue.grapes", None)
-
-
-def _csv(rows: int, *, seed: int) -> bytes:
-    draw, lines = random.Random(seed), ["acidity,sugar,grade"]
-    for _ in range(rows):
-        acidity, sugar = draw.uniform(0, 10), draw.uniform(0, 10)
-        grade = "poor" if acidity > 6 else "good" if sugar > 5 else "fair"
-        lines.append(f"{acidity:.2f},{sugar:.2f},{grade}")
-    return "\n".join(lines).encode()
-
-
-def review(post: Post, *, right: int, wrong: int) -> DriftReview:
+def review(post: Post, *, right: int, wrong: int, every_class: bool = False) -> DriftReview:
     """Makes the scheduled review after outcomes with so many right and wrong answers."""
-    rows = _csv(right + wrong, seed=2).decode().splitlines()
+    RegisteredModel.objects.update(answers_probabilities=every_class)
+    rows = csv_of(right + wrong, seed=2).decode().splitlines()
     body = "\n".join(row.rpartition(",")[0] for row in rows)
     answers = post("/api/v1/models/grapes/predictions/", body, content_type="text/csv").json()["predictions"]
     outcomes = [
@@ -129,6 +64,29 @@ def test_a_fall_of_accuracy_requests_a_run_if_outcomes_do_not_allow_the_primary_
     assert scraped()["vigia_quality_fell"] == [(labels, 1)]
 
 
+def test_a_fall_of_the_primary_metric_requests_a_run_if_the_log_has_every_class(
+    grapes: ModelVersion, post: Post, client: Client
+) -> None:
+    row = review(post, right=60, wrong=140, every_class=True)
+    assert row.quality is not None
+    [quality] = row.quality
+    area = quality["metrics"]["roc_auc"]
+    assert area["low"] < area["value"] < area["high"] < 0.9 * grapes.metrics["roc_auc"]
+    assert (quality["fell"], quality["with_probabilities"]) == (True, 200)
+    assert row.run_note.startswith("the quality has fallen")
+    [(labels, fall)] = scraped()["vigia_quality_fall_ratio"]
+    assert labels == {"model": "grapes", "version": "1", "metric": "roc_auc"}
+    assert fall == pytest.approx(1 - area["value"] / grapes.metrics["roc_auc"])
+    client.force_login(User.objects.create_superuser("boss"))
+    page = client.get(reverse("admin:predictions_driftreview_change", args=[row.pk])).content.decode()
+    assert "watched</span>" not in page, "the primary metric is the watched one"
+    assert "200 of them have every class's probability" in page
+    watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
+    assert watch.context["quality_charts"][0]["title"] == "Realised roc_auc"
+    dashboard = client.get("/admin/").content.decode()
+    assert "got worse" in dashboard and "accuracy in production" not in dashboard
+
+
 def test_accuracy_equal_to_the_hold_out_is_no_fall(grapes: ModelVersion, post: Post) -> None:
     row = review(post, right=190, wrong=10)
     assert row.quality is not None
@@ -165,3 +123,22 @@ def test_pages_show_too_few_outcomes(grapes: ModelVersion, post: Post, client: C
 @pytest.mark.parametrize("task", sorted(source.PRIMARY))
 def test_scaffolded_models_have_a_primary_metric_that_outcomes_allow(task: Any) -> None:
     assert source.PRIMARY[task] in metrics.METRICS[task]
+
+
+def test_a_review_has_the_expected_quality_of_every_class(
+    grapes: ModelVersion, post: Post, client: Client
+) -> None:
+    row = review(post, right=190, wrong=10, every_class=True)
+    expected = row.expected
+    assert expected is not None
+    assert (expected["rows"], expected["with_probabilities"]) == (200, 200)
+    assert expected["note"] == "", expected["note"]
+    assert set(expected["metrics"]) == set(metrics.METRICS["multiclass"])
+    assert list(expected["classes"]) == list(GRADES)
+    assert sum(each["share"] for each in expected["classes"].values()) == pytest.approx(1.0)
+    client.force_login(User.objects.create_superuser("boss"))
+    address = reverse("admin:predictions_driftreview_change", args=[row.pk])
+    assert "Expected by class" in client.get(address).content.decode()
+    with counting.to_this_moment(grapes.registered_model):
+        watch = client.get(reverse("watch", args=[grapes.registered_model_id]))
+    assert watch.context["expected"]["metrics"] == pytest.approx(expected["metrics"])

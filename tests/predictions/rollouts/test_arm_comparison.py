@@ -73,14 +73,22 @@ def begin(version: ModelVersion, kind: str, percent: float | None = None) -> Rol
     return rollout
 
 
-def log(version: ModelVersion, client: User | None, answers: list[tuple[Any, float | None]]) -> list[Any]:
+def log(
+    version: ModelVersion,
+    client: User | None,
+    answers: list[tuple[Any, float | None]],
+    by_class: list[Any] | None = None,
+) -> list[Any]:
     ids = new_ids(len(answers))
     Prediction.objects.bulk_create(
         Prediction(
             id=identifier, registered_model=version.registered_model, version=version, client=client,
             cells=[], prediction=answer, probability=probability, warnings=[], request_id="r",
+            by_class=of_classes,
         )
-        for identifier, (answer, probability) in zip(ids, answers, strict=True)
+        for identifier, (answer, probability), of_classes in zip(
+            ids, answers, by_class or [None] * len(ids), strict=True
+        )
     )  # fmt: skip
     return ids
 
@@ -185,11 +193,58 @@ def test_arms_without_rows_have_no_estimates(active: ModelVersion, candidate: Mo
 # -- a shadow ------------------------------------------------------------------------------------------
 
 
-def shadowed(rollout: Rollout, ids: list[Any], answers: list[tuple[Any, float | None]]) -> None:
+def shadowed(
+    rollout: Rollout,
+    ids: list[Any],
+    answers: list[tuple[Any, float | None]],
+    by_class: list[Any] | None = None,
+) -> None:
     ShadowAnswer.objects.bulk_create(
-        ShadowAnswer(rollout=rollout, prediction_id=identifier, prediction=answer, probability=probability)
-        for identifier, (answer, probability) in zip(ids, answers, strict=True)
-    )
+        ShadowAnswer(
+            rollout=rollout, prediction_id=identifier, prediction=answer, probability=probability,
+            by_class=of_classes,
+        )
+        for identifier, (answer, probability), of_classes in zip(
+            ids, answers, by_class or [None] * len(ids), strict=True
+        )
+    )  # fmt: skip
+
+
+def test_arms_of_several_classes_have_the_brier_score_of_the_training(db: None) -> None:
+    """The candidate has other classes than the active version, and some rows are older than the column."""
+    train_sample("churn", rows=600)
+    active = train_sample("churn", rows=600, threshold=None, classes=list("abc"))
+    candidate = train_sample("churn", rows=600, activate=False, threshold=None, classes=list("acd"))
+    rollout = begin(candidate, "shadow")
+    rng = np.random.default_rng(6)
+    first, second = rng.dirichlet([1, 1, 1], 60), rng.dirichlet([1, 1, 1], 60)
+    sides = [("abc", first), ("acd", second)]
+    answers = [[(names[row.argmax()], float(row.max())) for row in side] for names, side in sides]
+    arrays = [[*side[:50].tolist(), *[None] * 10] for _, side in sides]
+    ids = log(active, None, answers[0], arrays[0])
+    shadowed(rollout, ids, answers[1], arrays[1])
+    actual = rng.choice(list("abcd"), 55).tolist()
+    happened(active, ids[:55], actual)
+    found = arm_comparison.compare(rollout)
+    losses = [
+        np.array(
+            [
+                sum((p - (c == y)) ** 2 for p, c in zip(row, names, strict=True))
+                for row, y in zip(side[:50], actual[:50], strict=True)
+            ]
+        )
+        for names, side in sides
+    ]
+    assert found.active is not None and (found.active.outcomes, found.tried.outcomes) == (55, 55)
+    for arm, loss in zip((found.active, found.tried), losses, strict=True):
+        brier = arm.metrics["brier"]
+        assert brier is not None and brier.rows == 50
+        assert brier.value == pytest.approx(loss.mean())
+    difference = found.differences["brier"]
+    assert difference is not None and difference.rows == 50
+    assert difference.value == pytest.approx((losses[1] - losses[0]).mean())
+    accuracy = found.tried.metrics["accuracy"]
+    assert accuracy is not None and accuracy.rows == 55
 
 
 def test_a_shadow_is_compared_on_the_same_rows(active: ModelVersion, candidate: ModelVersion) -> None:

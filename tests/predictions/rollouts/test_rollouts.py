@@ -313,12 +313,12 @@ def test_a_row_that_a_shadow_cannot_answer_does_not_fail_other_rows(churn: Model
     bad = tuple("much" if name == "monthlycharges" else cell for name, cell in zip(names, row, strict=True))
     ids = [f"id-{number}".encode() for number in range(7)]
     waiting = shadow_worker.Waiting(
-        routing.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic()
+        routing.Shadow(1, churn.pk), names, [row, row, row, row, bad, row, row], ids, time.monotonic(), True
     )
     answers = shadow_worker.ShadowWorker(100, 5)._predict([waiting])
     cells = [line.split(b"\t") for line in answers]
-    assert [identifier.decode() for _, identifier, _, _ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
-    assert len({(answer, probability) for _, _, answer, probability in cells}) == 1
+    assert [identifier.decode() for _, identifier, *_ in cells] == [f"id-{n}" for n in (0, 1, 2, 3, 5, 6)]
+    assert len({(answer, probability) for _, _, answer, probability, _ in cells}) == 1
 
 
 def test_a_shadow_with_another_column_order_gets_the_same_rows(churn: ModelVersion) -> None:
@@ -329,7 +329,7 @@ def test_a_shadow_with_another_column_order_gets_the_same_rows(churn: ModelVersi
     worker = shadow_worker.ShadowWorker(100, 5)
     ours, theirs = (
         worker._predict(
-            [shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0)]
+            [shadow_worker.Waiting(shadow, order, [tuple(example[n] for n in order)], [b"id"], 0.0, True)]
         )
         for order in (served.schema.names, names)
     )

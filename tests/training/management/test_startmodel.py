@@ -27,6 +27,7 @@ from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.engines.onnx_export.compile import compile_pipeline
 from vigia_ml.engines.parity import check
+from vigia_ml.engines.selection import choose
 from vigia_ml.engines.sklearn import SklearnEngine
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.fitting import parquet
@@ -275,6 +276,59 @@ def test_keep_drop_and_key_decide_the_role_of_a_column(tmp_path: Path) -> None:
     assert "note" in started.schema.ignored
     assert_well_written(started.path)
     assert fit(started.declared, file, tmp_path).metrics["r2"] > 0
+
+
+def review_rows(count: int = 200) -> Rows:
+    rng = np.random.default_rng(11)
+    words = ["good", "bad", "café", "slow", "the", "room", "5'4", "x", "日本", "not", "great", "noise"]
+    rows: Rows = [["review", "stars", "weight", "y"]]
+    for number in range(count):
+        text = " ".join(rng.choice(words, rng.integers(4, 25)))
+        liked = text.count("good") + text.count("great") > text.count("bad") + text.count("noise")
+        cell = "" if number % 17 == 5 else text
+        rows.append([cell, str(number % 5), str([0, 1, 2.5][number % 3]), "yes" if liked else "no"])
+    return rows
+
+
+def test_free_texts_become_a_text_column_whose_pipeline_compiles_and_answers(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "reviews.csv", review_rows())
+    started = start("reviews", file, tmp_path / "out")
+    review = started.schema.by_name["review"]
+    assert (review.type, review.nullable) == ("text", True)
+    assert "TfidfVectorizer(" in started.text
+    assert_well_written(started.path)
+    fitted = fit(started.declared, file, tmp_path)
+    assert fitted.metrics["roc_auc"] > fitted.baseline["roc_auc"]
+    features, seed = fitted.train_features, started.declared.seed
+    choice = choose(fitted.pipeline, fitted.schema, "binary", features, seed, fitted.threshold)
+    assert choice.engine == "onnx", choice.reason
+    assert choice.compiled is not None
+    rows = [{"review": text, "stars": 3, "weight": 1} for text in ("good great", "Unseen words", None)]
+    read = [fitted.schema.read(row) for row in rows]
+    compiled = OnnxEngine.from_bytes(choice.compiled, fitted.schema)
+    ours = compiled.predict([each.values for each in read if isinstance(each, Instance)]).probabilities
+    assert ours is not None
+    assert np.allclose(ours, ask(fitted, *rows).probabilities, atol=1e-12)
+
+
+def test_the_option_weight_declares_a_column_that_weighs_the_rows(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "reviews.csv", review_rows())
+    started = start("reviews", file, tmp_path / "out", "--weight", "weight")
+    assert started.schema.weight == "weight"
+    assert started.schema.names == ("review", "stars")
+    assert "WEIGHT" in started.output
+    assert_well_written(started.path)
+    assert fit(started.declared, file, tmp_path).held_weights is not None
+    for name, message in (
+        ("review", "must hold a plain number in every row"),
+        ("y", "is the target, the key, or dropped"),
+        ("wieght", "the CSV has no column 'wieght'"),
+    ):
+        with pytest.raises(CommandError, match=message):
+            start("other", file, tmp_path / "out", "--weight", name)
+    light = [row if at == 0 else [*row[:2], "-1", row[3]] for at, row in enumerate(review_rows())]
+    with pytest.raises(CommandError, match="numbers of at least 0"):
+        start("other", write_csv(tmp_path / "light.csv", light), tmp_path / "out", "--weight", "weight")
 
 
 def test_the_option_task_overrides_the_inferred_task(tmp_path: Path) -> None:

@@ -163,6 +163,23 @@ def test_faults_that_only_the_service_finds_are_written_too(run: Run, tmp_path: 
     assert "age is not a field" in unknown["error"]
 
 
+def test_a_command_that_is_repeated_with_its_key_logs_nothing_twice(run: Run, rows: Path) -> None:
+    command = [
+        "predict",
+        "churn",
+        rows,
+        "--batch-size",
+        1,
+        "--concurrency",
+        2,
+        "--idempotency-key",
+        "night-7",
+    ]
+    first = run(*command).stdout
+    assert run(*command).stdout == first
+    assert Prediction.objects.count() == 10
+
+
 def test_a_column_may_be_the_key(run: Run, tmp_path: Path) -> None:
     lines = (SAMPLES / "cars.csv").read_text().splitlines()[:4]
     path = tmp_path / "cars.csv"

@@ -64,6 +64,10 @@ def test_a_frame_is_taken_as_it_is(client: Client, frame: pd.DataFrame, customer
         assert logged.key == key
         assert logged.probability == row.probability
     assert Prediction.objects.get(key="c-3").inputs["totalcharges"] is None
+    for probability, by_class in zip(answers["probability"], answers["probabilities"], strict=True):
+        assert by_class == {"false": pytest.approx(1 - probability), "true": probability}
+    wide = client.predict("churn", frame, key_column="customer", probabilities="columns")
+    assert (wide["probability_true"] == wide["probability"]).all()
 
 
 def test_invalid_rows_come_back_as_a_frame(client: Client, frame: pd.DataFrame) -> None:

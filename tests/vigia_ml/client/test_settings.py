@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import logging
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,18 @@ def test_a_malformed_key_is_refused_without_being_quoted() -> None:
 def test_the_key_is_not_shown() -> None:
     with Client(URL, KEY) as client:
         assert KEY not in repr(client) + repr(vars(client)["_target"]) + str(vars(client))
+
+
+def test_the_key_is_in_no_log_and_no_error(strangers: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    first, _ = strangers
+    with Client(first.address, KEY) as client:
+        client.models()
+    with Client("http://127.0.0.1:9", KEY, retries=0) as client, pytest.raises(NotReachable) as caught:
+        client.models()
+    assert caplog.text
+    assert KEY not in caplog.text
+    assert KEY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_unencrypted_address_is_warned_about_except_on_loopback() -> None:

@@ -128,12 +128,12 @@ COMPILED = {
     "histograms": (MinMaxScaler(), HistGradientBoostingClassifier(max_iter=10, random_state=1)),
     "a selector and a forest": (SelectKBest(k=3), RandomForestClassifier(5, random_state=1)),
     "a forest behind sums": (StandardScaler(), PCA(3), RandomForestClassifier(5, random_state=1)),
+    "a threshold in naive Bayes": (BernoulliNB(binarize=0.7),),
     "a continuous step of skl2onnx": (GaussianNB(),),
     "calibrated smoothly": (CalibratedClassifierCV(logistic(), cv=2),),
 }
 LEFT = {
     "neighbours": (KNeighborsClassifier(),),
-    "a threshold in naive Bayes": (BernoulliNB(binarize=0.7),),
     "trees in a bag": (BaggingClassifier(n_estimators=2),),
     "calibrated by steps": (CalibratedClassifierCV(logistic(), method="isotonic", cv=2),),
     "a forest that is calibrated": (CalibratedClassifierCV(RandomForestClassifier(2), cv=2),),
@@ -266,9 +266,11 @@ def test_an_even_vote_of_a_forest_is_decided_as_in_scikit_learn() -> None:
 def test_another_decision_does_not_pass_however_small_the_difference() -> None:
     class Nudged:
         text_columns = ()
+        classes = (False, True)
 
         def __init__(self, engine: OnnxEngine) -> None:
             self.engine = engine
+            self.classes = engine.classes
 
         def score(self, matrix: Any, texts: Any = ()) -> Any:
             scored = self.engine.score(matrix, texts)

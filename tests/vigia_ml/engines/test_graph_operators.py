@@ -87,6 +87,7 @@ CONTINUOUS_REGRESSIONS = {
 }
 CONTINUOUS_CLASSIFIERS = {
     "calibrated": CalibratedClassifierCV(LogisticRegression(), cv=2),
+    "calibrated by skl2onnx": CalibratedClassifierCV(GaussianNB(), cv=2),
     "gauss": GaussianNB(),
     "counts": MultinomialNB(),
     "complements": ComplementNB(),

@@ -287,7 +287,7 @@ def words() -> Any:
 REFUSED = {
     "free text": (
         make_pipeline(ColumnTransformer([("words", words(), "remark")], sparse_threshold=0), Ridge()),
-        r"step columntransformer / words / hashingvectorizer \(HashingVectorizer\) takes remark as text",
+        r"step columntransformer / words / hashingvectorizer \(HashingVectorizer\) hashes its words: use",
     ),
     "categories that are cleaned and have no declared levels": (
         make_pipeline(prepared(make_pipeline(CleanText(), one_hot())), Ridge()),

@@ -165,6 +165,10 @@ def crash(directory: Path) -> None:
     ctypes.string_at(0)
 
 
+def killed(directory: Path) -> None:
+    signal.raise_signal(signal.SIGKILL)
+
+
 def leave(directory: Path) -> None:
     os._exit(3)
 

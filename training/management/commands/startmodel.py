@@ -18,7 +18,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from training import catalogue
 from training.management import csv_files
 from vigia_ml import notes
-from vigia_ml.declaration import ModelDeclaration
+from vigia_ml.declaration import PRIMARY, ModelDeclaration
 from vigia_ml.scaffold import csv_survey, first_data, proposal, source, target, trial_fit
 from vigia_ml.schema.csv_dialect import Told
 
@@ -51,6 +51,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--key", metavar="COLUMN", help="column that identifies a row")
         parser.add_argument(
+            "--weight", metavar="COLUMN", help="column of sample weights: numbers of at least 0, no feature"
+        )
+        parser.add_argument(
             "--drop-duplicates",
             action="store_true",
             help="train on distinct rows only: the file lists the same item several times",
@@ -82,6 +85,7 @@ class Command(BaseCommand):
             frozenset(options["drop"]),
             options["key"],
             options["skip_unlabelled"],
+            options["weight"],
         )
         try:
             rows = csv_files.find(options["file"])
@@ -173,7 +177,7 @@ class Command(BaseCommand):
     def _conclude(
         self, path: Path, trial: trial_fit.Trial, planned: proposal.Proposal, *, copied: bool
     ) -> None:
-        metric, (gate_metric, minimum) = source.PRIMARY[planned.task], source.LEAST[planned.task]
+        metric, (gate_metric, minimum) = PRIMARY[planned.task], source.LEAST[planned.task]
         value, baseline = trial.metrics[metric], trial.baseline[metric]
         self._say(f"written {path}")
         result = f"{metric} {value:.3f} on its hold-out, baseline {baseline:.3f}"
@@ -215,7 +219,7 @@ def _replacing(path: Path) -> Iterator[Path]:
 def _command(options: Mapping[str, Any], *more: str) -> str:
     """Returns the user's command line with more options."""
     parts = ["startmodel", options["name"], options["file"], "--target", options["target"]]
-    for name in ("task", "key", "delimiter", "decimal", "thousands", "encoding", "output"):
+    for name in ("task", "key", "weight", "delimiter", "decimal", "thousands", "encoding", "output"):
         if options[name]:
             parts += [f"--{name}", options[name]]
     for name in ("keep", "drop"):

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, TargetEncoder
 
-from vigia_ml.engines.onnx import INPUT
 from vigia_ml.engines.onnx_export.graph import BOOL, DOUBLE, INT64, Frame, Graph, Tensor
 from vigia_ml.schema import Column
 from vigia_ml.schema.matrix import levels_of
@@ -71,7 +70,7 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
     name, last = done[-1]
     with graph.step(name):
         known = [_values(column) for column in frame.columns]
-        others = [[] if column.levels else _unknown_texts(column) for column in frame.columns]
+        others = [[] if column.levels else unknown_texts(column) for column in frame.columns]
         rows = sum(map(len, known)) + sum(map(len, others))
         fixed = transformed(done, _frame(frame, [[value] for value in base]))[0]
         if rows * len(fixed) > MOST_ANSWERS:
@@ -94,7 +93,7 @@ def look_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tup
             possible[0], possible[-1] = not column.levels, column.nullable
             per_column.append(ColumnAnswers(place, possible, answers[start:end], raised[start:end]))
             start = stop
-        return write_answers(per_column, fixed, last, INPUT, graph), used
+        return write_answers(per_column, fixed, last, frame.matrix, graph), used
 
 
 # -- calls of the fitted steps -------------------------------------------------------------------------
@@ -104,7 +103,7 @@ def _values(column: Column) -> Texts:
     return [UNKNOWN_TEXTS[0], *levels_of(column), None]
 
 
-def _unknown_texts(column: Column) -> Texts:
+def unknown_texts(column: Column) -> Texts:
     """Returns accepted texts of an open category that are not levels, mostly other spellings of levels."""
     levels = levels_of(column)
     known = frozenset(levels)
@@ -116,9 +115,10 @@ def _unknown_texts(column: Column) -> Texts:
 
 
 def _frame(frame: Frame, values: Sequence[Texts]) -> pd.DataFrame:
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {name: pd.Series(each, dtype=object) for name, each in zip(frame.names, values, strict=True)}
     )
+    return rows if frame.as_fitted is None else frame.as_fitted.restore(rows)
 
 
 def _one_at_a_time(frame: Frame, blocks: Sequence[Texts], base: Texts) -> pd.DataFrame:

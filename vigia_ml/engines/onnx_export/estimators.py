@@ -7,24 +7,30 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import ensemble, linear_model, tree
+from sklearn import ensemble, linear_model, naive_bayes, svm, tree
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from vigia_ml.engines.onnx_export import boosters, trees
+from vigia_ml.engines.onnx_export import boosters, ensembles, kernels, terms, trees
 from vigia_ml.engines.onnx_export.functions import apply
-from vigia_ml.engines.onnx_export.graph import WIDEST, Graph, Tensor
+from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design
 from vigia_ml.engines.onnx_export.numbers import affine
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.engines.onnx_export.terms import Wide
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
+from vigia_ml.transformers.as_fitted import Relabelled
+from vigia_ml.transformers.original import OriginalClasses
 
-# A larger sum may come from an infinite input, which scikit-learn rejects.
-LARGEST_SUM = 1e300
+Writer = Callable[[Any, Data, Graph], Tensor]
 
 
 def answer(model: Any, data: Data, graph: Graph) -> Tensor:
@@ -45,6 +51,21 @@ def _pipeline(model: Pipeline, data: Data, graph: Graph) -> Tensor:
     data = chain(steps, data, graph)
     with graph.step(name):
         return answer(last, data, graph)
+
+
+def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator, data, graph)
+    order = list(model.order)
+    if order == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, order), len(order), result.limit)
+
+
+def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
+    result = answer(model.estimator_, data, graph)
+    if list(model.order) == list(range(result.width)):
+        return result
+    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -81,16 +102,15 @@ def _linear(model: Any, data: Data, graph: Graph) -> Tensor:
     """Writes ``x · coef + intercept``; rejects infinities as scikit-learn does."""
     if isinstance(data, Design):
         return data.times(model, graph)
-    numbers = graph.numbers(model, data)
-    weights = np.atleast_2d(np.asarray(model.coef_, dtype=np.float64)).T
-    intercept = np.atleast_1d(np.asarray(model.intercept_, dtype=np.float64))
-    total = graph.node("MatMul", numbers.name, graph.constant(weights))
-    total = graph.node("Add", total, graph.constant(intercept))
-    heaviest = float(np.abs(weights).sum(axis=0).max())
-    limit = numbers.limit * heaviest + float(np.abs(intercept).max()) if heaviest else np.inf
-    if limit > LARGEST_SUM or np.isnan(limit):
-        graph.refuse_beyond(numbers, WIDEST)
-    return Tensor(total, weights.shape[1], limit)
+    return _product(model, data, np.atleast_2d(model.coef_).T, model.intercept_, graph)
+
+
+def _product(model: Any, data: Data, weights: Any, plus: Any, graph: Graph) -> Tensor:
+    """Writes ``x · weights + plus`` of weights (p, k) and plus (k,)."""
+    total = terms.times(model, data, np.asarray(weights, dtype=np.float64), graph)
+    added = np.atleast_1d(np.asarray(plus, dtype=np.float64))
+    limit = total.limit + float(np.abs(added).max())
+    return Tensor(graph.node("Add", total.name, graph.constant(added)), total.width, limit)
 
 
 def _logistic(model: linear_model.LogisticRegression, data: Data, graph: Graph) -> Tensor:
@@ -98,6 +118,81 @@ def _logistic(model: linear_model.LogisticRegression, data: Data, graph: Graph) 
     if len(model.classes_) == 2:
         return _two(graph.node("Sigmoid", scores.name), graph)
     return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
+
+
+def _descent(model: linear_model.SGDClassifier, data: Data, graph: Graph) -> Tensor:
+    if model.loss != "log_loss":
+        return foreign(model, "predict_proba", graph.numbers(model, data), graph)
+    scores = _linear(model, data, graph)
+    each = graph.node("Sigmoid", scores.name)
+    return _two(each, graph) if scores.width == 1 else _shares(each, scores.width, graph)
+
+
+def _calibrated(model: CalibratedClassifierCV, data: Data, graph: Graph) -> Tensor:
+    """Writes the mean of linear classifiers whose decisions a sigmoid turns into probabilities."""
+    members = model.calibrated_classifiers_
+    classes = len(model.classes_)
+    if not all(_is_plain(each, classes) for each in members):
+        return ensembles.calibrated(model, data, graph, answer)
+    total = ""
+    for each in members:
+        scores = _linear(each.estimator, data, graph)
+        slopes, offsets = ([-getattr(one, name) for one in each.calibrators] for name in ("a_", "b_"))
+        calibrated = graph.node("Sigmoid", affine(scores, graph, times=slopes, plus=offsets).name)
+        part = _two(calibrated, graph) if classes == 2 else _shares(calibrated, classes, graph)
+        total = graph.node("Add", total, part.name) if total else part.name
+    return Tensor(graph.node("Div", total, graph.constant(float(len(members)))), classes, 1.0)
+
+
+def _is_plain(member: Any, classes: int) -> bool:
+    """Returns whether a calibrated classifier is linear, calibrated by sigmoids, and knows all classes."""
+    linear = isinstance(member.estimator, LINEAR_CLASSIFIERS)
+    return linear and member.method == "sigmoid" and len(member.estimator.classes_) == classes
+
+
+def _shares(numbers: str, width: int, graph: Graph) -> Tensor:
+    """Writes numbers (n, k), divided by their sum."""
+    total = graph.node("ReduceSum", numbers, graph.constant([1], np.int64))
+    return Tensor(graph.node("Div", numbers, total), width, 1.0)
+
+
+def _multinomial_bayes(
+    model: naive_bayes.MultinomialNB | naive_bayes.ComplementNB, data: Data, graph: Graph
+) -> Tensor:
+    is_complement = isinstance(model, naive_bayes.ComplementNB)
+    prior = np.zeros(len(model.classes_)) if is_complement else model.class_log_prior_
+    return _bayes(model, data, model.feature_log_prob_.T, prior, graph)
+
+
+def _bernoulli_bayes(model: naive_bayes.BernoulliNB, data: Data, graph: Graph) -> Tensor:
+    absent = np.log(1.0 - np.exp(model.feature_log_prob_))
+    if model.binarize is not None:
+        if isinstance(data, Wide) and model.binarize == 0.0:
+            data = data.present(model, graph)
+        else:
+            numbers = graph.numbers(model, data)
+            graph.must_be_exact(model, numbers)
+            graph.refuse_beyond(numbers, WIDEST, nan=True)
+            above = graph.node("Greater", numbers.name, graph.constant(float(model.binarize)))
+            data = Tensor(graph.cast(above, DOUBLE), numbers.width, 1.0)
+    weights = (model.feature_log_prob_ - absent).T
+    return _bayes(model, data, weights, model.class_log_prior_ + absent.sum(axis=1), graph)
+
+
+def _bayes(model: Any, data: Data, weights: Any, prior: Any, graph: Graph) -> Tensor:
+    if len(model.classes_) < 2 or not np.isfinite(prior).all():
+        raise graph.cannot(model, "knows a class without rows")
+    scores = _product(model, data, weights, prior, graph)
+    return Tensor(graph.node("Softmax", scores.name, axis=1), scores.width, 1.0)
+
+
+def _kernel(model: Any, data: Data, graph: Graph) -> Tensor:
+    return kernels.machine(model, graph.numbers(model, data), graph)
+
+
+def _combined(write: Callable[[Any, Any, Graph, Any], Tensor]) -> Writer:
+    """Returns the writer of an estimator that combines others."""
+    return lambda model, data, graph: write(model, data, graph, answer)
 
 
 def _two(positive: str, graph: Graph) -> Tensor:
@@ -183,9 +278,16 @@ def _linked(model: Any, raw: Tensor, graph: Graph) -> Tensor:
     raise graph.cannot(model, f"has the loss {loss}")
 
 
-Writer = Callable[[Any, Data, Graph], Tensor]
+LINEAR_CLASSIFIERS: Final = (
+    svm.LinearSVC,
+    linear_model.LogisticRegression,
+    linear_model.RidgeClassifier,
+    linear_model.SGDClassifier,
+)
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
+    OriginalClasses: _original_classes,
+    Relabelled: _relabelled,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),
@@ -196,6 +298,16 @@ MODELS: Final[dict[type, Writer]] = {
     **dict.fromkeys((linear_model.Lasso, linear_model.LassoCV), _linear),
     **dict.fromkeys((linear_model.ElasticNet, linear_model.ElasticNetCV), _linear),
     **dict.fromkeys((linear_model.LogisticRegression, linear_model.LogisticRegressionCV), _logistic),
+    CalibratedClassifierCV: _calibrated,
+    linear_model.SGDClassifier: _descent,
+    linear_model.SGDRegressor: _linear,
+    **dict.fromkeys((naive_bayes.MultinomialNB, naive_bayes.ComplementNB), _multinomial_bayes),
+    naive_bayes.BernoulliNB: _bernoulli_bayes,
+    LinearDiscriminantAnalysis: _logistic,
+    **dict.fromkeys((svm.SVR, svm.NuSVR, KernelRidge), _kernel),
+    **dict.fromkeys((ensemble.StackingClassifier, ensemble.StackingRegressor), _combined(ensembles.stacking)),
+    **dict.fromkeys((ensemble.BaggingClassifier, ensemble.BaggingRegressor), _combined(ensembles.bagging)),
+    OneVsRestClassifier: _combined(ensembles.one_versus_rest),
     **dict.fromkeys((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _forest),
     **dict.fromkeys((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _forest),
     **dict.fromkeys((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _forest),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vigia_ml.engines import texts
 from vigia_ml.engines.onnx import READ, TEXTS
-from vigia_ml.engines.texts import TextNumber
+from vigia_ml.engines.terms import TextVector
+from vigia_ml.engines.texts import Read, TextNumber
 from vigia_ml.schema import Column
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 from vigia_ml.schema.faults import first_of
+from vigia_ml.transformers.as_fitted import AsFitted
 
 # Fixed, so that compiled models do not change with the libraries. ai.onnx.ml 5 has the tree ensemble with
 # double splits and leaves.
@@ -47,16 +49,26 @@ class Tensor:
     limit: float
 
 
+class Lazy:
+    """Columns that are written only for a step that needs them as numbers."""
+
+    def dense(self, step: Any, graph: Graph) -> Tensor:
+        """Writes all columns; raises `NotConvertible` when they are too many."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Frame:
     """Columns of the schema, as the input of a step that takes a frame.
 
-    places : positions of the columns in the matrix. matrix : the graph's input.
+    places : positions of the columns in the matrix. matrix : the graph's input. as_fitted : the form of the
+    frame on which the pipeline was fitted, if it is another than the library's.
     """
 
     columns: tuple[Column, ...]
     places: tuple[int, ...]
     matrix: str
+    as_fitted: AsFitted | None = None
 
     @property
     def texts(self) -> tuple[Column, ...]:
@@ -67,9 +79,8 @@ class Frame:
         return tuple(column.name for column in self.columns)
 
     def pick(self, positions: Sequence[int]) -> Frame:
-        return Frame(
-            tuple(self.columns[i] for i in positions), tuple(self.places[i] for i in positions), self.matrix
-        )
+        columns = tuple(self.columns[i] for i in positions)
+        return replace(self, columns=columns, places=tuple(self.places[i] for i in positions))
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._read: list[TextNumber] = []
+        self._read: list[Read] = []
         self._rough: set[str] = set()
         self._masks: list[str] = []
         self._path: list[str] = []
@@ -169,16 +180,26 @@ class Graph:
 
     def text(self, number: TextNumber) -> Tensor:
         """Adds one number of a column's texts to the input and returns it."""
-        self._read.append(number)
         limit = np.inf
         if number.kind == "key":
             limit = max(map(abs, [*number.table.values(), number.default]))
-        return Tensor(self.gather(TEXTS, [len(self._read) - 1]), 1, limit)
+        return Tensor(self._from_texts(number, 1), 1, limit)
+
+    def vector(self, vector: TextVector, limit: float) -> Tensor:
+        """Adds several numbers of a column's texts to the input and returns them."""
+        return Tensor(self._from_texts(vector, vector.width), vector.width, limit)
+
+    def _from_texts(self, number: Read, width: int) -> str:
+        start = texts.width_of(self._read)
+        self._read.append(number)
+        return self.gather(TEXTS, range(start, start + width))
 
     def numbers(self, step: Any, data: object) -> Tensor:
         """Returns `data` as numbers; raises `NotConvertible` if `step` would get texts."""
         if isinstance(data, Tensor):
             return data
+        if isinstance(data, Lazy):
+            return data.dense(step, self)
         if isinstance(data, Derived):
             parts = [part for part in data.parts.values() if isinstance(part, Tensor)]
             if len(parts) < len(data.parts):
@@ -271,7 +292,7 @@ class Graph:
         """Returns the model from `source` (n, columns) to `output` (n, width)."""
         inputs = [helper.make_tensor_value_info(source, DOUBLE, [None, columns])]
         if self._read:
-            inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, len(self._read)]))
+            inputs.append(helper.make_tensor_value_info(TEXTS, DOUBLE, [None, texts.width_of(self._read)]))
             metadata = metadata | {READ: texts.to_json(self._read)}
         # One function holds all nodes. ONNX Runtime keeps two copies of a graph's nodes, as read and as run,
         # which doubles the memory of a forest; it releases a function once the function is inlined.

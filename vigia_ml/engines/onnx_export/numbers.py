@@ -159,7 +159,7 @@ def encode(step: Any, data: Tensor, graph: Graph) -> Tensor:
     cells = sum(len(each) + 2 for each in known)
     if cells * len(fixed) > MOST_CELLS:
         raise graph.cannot(step, f"makes {len(fixed):,} columns of {cells:,} numbers: too many for look-ups")
-    per_column, codes = [], []
+    per_column, parts = [], []
     for feature, categories in enumerate(known):
         near = np.concatenate([np.nextafter(categories, side) for side in (-np.inf, np.inf)])
         more = np.concatenate([near, [0.5, -1e30, float(np.abs(categories).max(initial=1.0)) * 2 + 1]])
@@ -173,8 +173,8 @@ def encode(step: Any, data: Tensor, graph: Graph) -> Tensor:
             raise graph.cannot(step, "does not treat all unknown numbers alike")
         possible = np.ones(end, dtype=bool)
         per_column.append(ColumnAnswers(feature, possible, answers[:end], raised[:end]))
-        codes.append(_codes(graph.gather(data.name, [feature]), categories, graph))
-    return write_answers(per_column, fixed, step, graph.concat(codes).name, graph)
+        parts.append(codes(graph.gather(data.name, [feature]), categories, graph))
+    return write_answers(per_column, fixed, step, graph.concat(parts).name, graph)
 
 
 def _known(step: Any, categories: Any, graph: Graph) -> Floats:
@@ -185,7 +185,7 @@ def _known(step: Any, categories: Any, graph: Graph) -> Floats:
     return numbers[~np.isnan(numbers)]
 
 
-def _codes(value: str, categories: Floats, graph: Graph) -> Tensor:
+def codes(value: str, categories: Floats, graph: Graph) -> Tensor:
     """Writes positions among the categories (n, 1), coded as in `vigia_ml.schema.matrix`."""
     code = graph.constant(UNSEEN)
     if len(categories):

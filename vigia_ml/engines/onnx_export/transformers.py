@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import FastICA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.feature_selection import SelectorMixin
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import FeatureUnion, Pipeline
@@ -17,29 +22,38 @@ from sklearn.preprocessing import (
     KBinsDiscretizer,
     MaxAbsScaler,
     MinMaxScaler,
+    Normalizer,
     OneHotEncoder,
     OrdinalEncoder,
     PolynomialFeatures,
+    PowerTransformer,
     RobustScaler,
     StandardScaler,
     TargetEncoder,
 )
 
-from vigia_ml.engines.onnx_export import numbers
+from vigia_ml.engines.onnx_export import mixed, numbers, powers, terms
 from vigia_ml.engines.onnx_export.dates import date_parts
 from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
 from vigia_ml.engines.onnx_export.listings import Design, car_columns, encode_derived, linear_design
+from vigia_ml.engines.onnx_export.originals import Dicts, original_columns, rows_to_dicts, vectorize
 from vigia_ml.engines.onnx_export.skl2onnx_fallback import foreign
+from vigia_ml.engines.onnx_export.terms import TextFrame, Wide
+from vigia_ml.schema import Column
+from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
 from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
-from vigia_ml.transformers.text import CleanText, ToFloat
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
+from vigia_ml.transformers.text import CleanText, TextColumn, ToFloat
 
-Data = Frame | Tensor | Derived | Design
+Data = Frame | Tensor | Derived | Design | Dicts | Wide | TextFrame
 PASSED = (None, "passthrough")
+NOWHERE: Final = -1
+"""Place of a column that is not in the matrix."""
 
 
 def transform(step: Any, data: Data, graph: Graph) -> Data:
@@ -47,12 +61,19 @@ def transform(step: Any, data: Data, graph: Graph) -> Data:
     if step in PASSED:
         return data
     if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
-        return look_up([("", step)], data, graph)[0]
+        return _looked_up([("", step)], data, graph)[0]
+    scaled = terms.scale(step, data, graph) if isinstance(data, Wide) else None
+    if scaled is not None:
+        return scaled
     known = STEPS.get(type(step))
     if known is not None:
         return known(step, data, graph)
     if isinstance(step, SelectorMixin) and type(step).transform is SelectorMixin.transform:
+        if isinstance(data, Wide):
+            return terms.select(step, data, graph)
         return numbers.select(step, graph.numbers(step, data), graph)
+    if isinstance(step, HashingVectorizer):
+        raise graph.cannot(step, "hashes its words: use TfidfVectorizer or CountVectorizer, which compile")
     return foreign(step, "transform", graph.numbers(step, data), graph)
 
 
@@ -63,7 +84,7 @@ def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
         name, step = steps[0]
         if isinstance(data, Frame) and data.texts and isinstance(step, BY_VALUE):
             # Cleaning returns texts, so one look-up covers it and the encoder after it.
-            data, used = look_up(steps, data, graph)
+            data, used = _looked_up(steps, data, graph)
             steps = steps[used:]
             continue
         with graph.step(name):
@@ -72,50 +93,66 @@ def chain(steps: Sequence[tuple[str, Any]], data: Data, graph: Graph) -> Data:
     return data
 
 
+def _looked_up(steps: Sequence[tuple[str, Any]], frame: Frame, graph: Graph) -> tuple[Tensor, int]:
+    if len(frame.texts) < len(frame.columns):
+        return mixed.look_up(steps, frame, graph)
+    return look_up(steps, frame, graph)
+
+
 def _pipeline(step: Pipeline, data: Data, graph: Graph) -> Data:
     return chain(step.steps, data, graph)
 
 
 def _columns(step: ColumnTransformer, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
+    if isinstance(data, Wide):
+        data = data.dense(step, graph)
     if not isinstance(data, Tensor | Frame | Derived):
         raise graph.cannot(step, "takes single columns, and the step before it returns none")
     if isinstance(data, Tensor):
         names, width = tuple(getattr(step, "feature_names_in_", ())), data.width
     else:
         names, width = data.names, len(data.names)
-    parts = []
+    parts: list[Tensor | Wide] = []
     for name, part, columns in step.transformers_:
-        positions = _positions(columns, names, width)
-        if part == "drop" or not positions:
+        if part == "drop":
+            continue
+        positions = positions_of(columns, names, width)
+        if not positions:
             continue
         with graph.step(name):
-            result = graph.numbers(part, transform(part, _pick(data, positions, graph), graph))
+            result = _numbers(part, transform(part, _pick(data, positions, graph), graph), graph)
             parts.append(_weighted(result, weights.get(name), graph))
     if not parts:
         raise graph.cannot(step, "leaves no column")
-    return graph.concat(parts)
+    return terms.joined(parts, graph)
 
 
 def _union(step: FeatureUnion, data: Data, graph: Graph) -> Data:
     weights = step.transformer_weights or {}
-    parts = []
+    parts: list[Tensor | Wide] = []
     for name, part in step.transformer_list:
         if part != "drop":
             with graph.step(name):
-                result = graph.numbers(part, transform(part, data, graph))
+                result = _numbers(part, transform(part, data, graph), graph)
                 parts.append(_weighted(result, weights.get(name), graph))
-    return graph.concat(parts)
+    return terms.joined(parts, graph)
 
 
-def _weighted(data: Tensor, weight: float | None, graph: Graph) -> Tensor:
+def _numbers(step: Any, data: Data, graph: Graph) -> Tensor | Wide:
+    return data if isinstance(data, Wide) else graph.numbers(step, data)
+
+
+def _weighted(data: Tensor | Wide, weight: float | None, graph: Graph) -> Tensor | Wide:
     if weight is None:
         return data
+    if isinstance(data, Wide):
+        return data.scaled(np.full(data.width, float(weight)), graph)
     name = graph.node("Mul", data.name, graph.constant(weight))
     return Tensor(name, data.width, data.limit * abs(weight))
 
 
-def _positions(columns: Any, names: Sequence[str], width: int) -> list[int]:
+def positions_of(columns: Any, names: Sequence[str], width: int) -> list[int]:
     """Returns positions of the columns that a column transformer selects by name, position, slice or mask."""
     if isinstance(columns, str):
         return [names.index(columns)]
@@ -190,6 +227,19 @@ def _function(step: FunctionTransformer, data: Data, graph: Graph) -> Data:
     return apply(step, step.func, graph.numbers(step, data), graph)
 
 
+def _as_fitted(step: AsFitted, data: Data, graph: Graph) -> Frame:
+    """Returns the columns in the order in which the pipeline was fitted.
+
+    A column that the pipeline drops is not in the schema; a free text without a place stands for it, which
+    no step can read.
+    """
+    frame = _frame(step, data, graph)
+    known = dict(zip(frame.names, zip(frame.columns, frame.places, strict=True), strict=True))
+    absent = {name: (Column("absent", "text"), NOWHERE) for name in step.absent}
+    columns, places = zip(*(({**known, **absent})[each.name] for each in step.columns), strict=True)
+    return replace(frame, columns=columns, places=places, as_fitted=step)
+
+
 # -- transformers of vigia_ml --------------------------------------------------------------------------
 
 
@@ -257,6 +307,20 @@ def _linear_design(step: LinearDesign, data: Data, graph: Graph) -> Data:
     return linear_design(step, data, graph)
 
 
+def _text_column(step: TextColumn, data: Data, graph: Graph) -> Data:
+    frame = _frame(step, data, graph)
+    names = frame.names if step.column is None else (step.column,)
+    if len(names) != 1 or names[0] not in frame.names:
+        raise graph.cannot(step, "takes one column: name it (column=)")
+    return TextFrame(frame.pick([frame.names.index(names[0])]), step.missing)
+
+
+def _vectorize(step: DictVectorizer, data: Data, graph: Graph) -> Data:
+    if not isinstance(data, Dicts):
+        raise graph.cannot(step, "takes dicts: put RowsToDicts (vigia_ml.transformers.original) before it")
+    return vectorize(step, data, graph)
+
+
 def _frame(step: Any, data: Data, graph: Graph) -> Frame:
     if not isinstance(data, Frame):
         raise graph.cannot(step, "takes columns by name, and the step before it returns none")
@@ -269,6 +333,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     FeatureUnion: _union,
     ToFloat: lambda step, data, graph: graph.numbers(step, data),
     SimpleImputer: _impute,
+    AsFitted: _as_fitted,
     StandardScaler: _on_numbers(numbers.standard),
     FunctionTransformer: _function,
     **dict.fromkeys((OneHotEncoder, OrdinalEncoder, TargetEncoder), _encode),
@@ -278,10 +343,19 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     PolynomialFeatures: _on_numbers(numbers.polynomial, nan=True),
     Binarizer: _on_numbers(numbers.binarize, nan=True),
     KBinsDiscretizer: _on_numbers(numbers.bins, nan=True),
+    PowerTransformer: _on_numbers(powers.power),
+    Normalizer: _on_numbers(powers.normalizer, nan=True),
+    FastICA: _on_numbers(powers.projected, nan=True),
+    LinearDiscriminantAnalysis: _on_numbers(powers.projected, nan=True),
     NumberByCategory: _number_by_category,
     HouseGeometry: _house_geometry,
     OutOfFoldEstimate: _out_of_fold,
     CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
     DateParts: lambda step, data, graph: date_parts(step, _frame(step, data, graph), graph),
+    OriginalColumns: lambda step, data, graph: original_columns(step, _frame(step, data, graph), graph),
+    RowsToDicts: lambda step, data, graph: rows_to_dicts(step, _frame(step, data, graph), graph),
+    DictVectorizer: _vectorize,
+    TextColumn: _text_column,
+    **terms.STEPS,
 }
