@@ -22,7 +22,7 @@ from training.models import (
 )
 from training.registry import declarations
 from training.reports import side_by_side
-from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema import Column, DatasetSchema, moments
 from vigia_ml.schema.columns import Value
 from vigia_ml.schema.dataset import example_value
 from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
@@ -464,14 +464,20 @@ def field_for(column: Column) -> serializers.Field[Any, Any, Any, Any]:
         "initial": _as_typed(example_value(column)),
     }
     if column.type == "number":
-        return serializers.FloatField(min_value=column.minimum, max_value=column.maximum, **shared)
+        least, most = column.limits
+        return serializers.FloatField(min_value=least, max_value=most, **shared)
     if column.type == "integer":
-        low = None if column.minimum is None else int(column.minimum)
-        high = None if column.maximum is None else int(column.maximum)
+        low, high = (None if bound is None else int(bound) for bound in column.limits)
         return serializers.IntegerField(min_value=low, max_value=high, **shared)
     if column.type == "boolean":
         # A list, not a checkbox: an unticked box looks like a missing or a null value.
         return serializers.ChoiceField(choices=["yes", "no"], **shared)
+    if column.type == "date":
+        return serializers.DateField(**shared)
+    if column.type == "datetime":
+        # A text, not a browser's calendar, which writes local times without a zone.
+        shared["label"] += " (UTC, or with an offset)"
+        return serializers.CharField(max_length=moments.LONGEST, **shared)
     if column.levels:
         return serializers.ChoiceField(choices=list(column.levels), **shared)
     return serializers.CharField(max_length=column.max_length, **shared)

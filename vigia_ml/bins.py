@@ -10,6 +10,7 @@ Training counts its rows and the server counts the log with these bins.
   one.
 - An interval of the training range that holds no training row is a gap. The gaps share the bin ``unseen``.
   Where all bins are single values, numbers outside the training range are unseen as well.
+- A date or datetime is counted by its number (`vigia_ml.schema.moments`) and shown as a date.
 - A text is counted by its length in characters, in the same way.
 - Each of the most frequent `LEVELS` levels has a bin of its own; the other levels of the training data share
   one bin, and levels that training did not see fall into ``unseen``.
@@ -28,9 +29,11 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from vigia_ml.schema.moments import MomentType, text_of_code
+
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-Kind = Literal["number", "length", "level"]
+Kind = Literal["number", "length", "level", "date", "time"]
 
 TENTHS: Final = 10
 """Bins of a number, with about equally many training rows each."""
@@ -40,6 +43,8 @@ LEVELS: Final = 50
 SLACK: Final = 1e-9
 """Answers that differ by at most this share of the largest one are equal: engines add terms in another
 order."""
+_MOMENT_TYPES: Final[dict[str, MomentType]] = {"date": "date", "time": "datetime"}
+_DATE_AND_TIME: Final = (len("2026-11-30"), len("2026-11-30 05:18"), len("2026-11-30 05:18:09"))
 DEVIATIONS: Final = 2.0
 """Standard deviations by which a heavy value's rows exceed those of an equally filled bin."""
 
@@ -65,6 +70,11 @@ class Bins:
     def size(self) -> int:
         """Number of bins, including the bin of missing values."""
         return len(self.named) + 3 if self.kind == "level" else self._own + bool(self.gaps) + 1
+
+    @property
+    def moment_type(self) -> MomentType | None:
+        """The type of a column of dates or datetimes; None for any other."""
+        return _MOMENT_TYPES.get(self.kind)
 
     @property
     def missing(self) -> int:
@@ -162,7 +172,7 @@ class Bins:
 
     def _interval_labels(self) -> list[str]:
         if not self.edges:
-            return ["any number"]
+            return [f"any {self.moment_type or 'number'}"]
         singles = [False, *map(self.is_single, range(1, len(self.edges))), False]
         words = self._edge_words(singles)
         labels = [f"below {words[0]}"]
@@ -184,7 +194,12 @@ class Bins:
                 low, high = self.edges[at - 1 : at + 1]
                 numbers[at - 1] = numbers[at] = (low + high) / 2 if self.slack else low
         different = sorted(set(numbers))
-        words = dict(zip(different, _distinct_words(different), strict=True))
+        shown = (
+            _distinct_words(different)
+            if self.moment_type is None
+            else _moment_words(different, self.moment_type)
+        )
+        words = dict(zip(different, shown, strict=True))
         return [words[number] for number in numbers]
 
 
@@ -279,6 +294,18 @@ def _distinct_words(numbers: Sequence[float]) -> list[str]:
         if len(set(words)) == len(numbers):
             return words
     return [repr(number) for number in numbers]
+
+
+def _moment_words(numbers: Sequence[float], kind: MomentType) -> list[str]:
+    """Returns the numbers of dates or datetimes as texts with the fewest parts that keep them different."""
+    # A quantile between two days: the bin begins with the later one.
+    texts = [text_of_code(math.ceil(number) if kind == "date" else number, kind) for number in numbers]
+    texts = [text.removesuffix("Z").replace("T", " ") for text in texts]
+    for characters in _DATE_AND_TIME:
+        words = [text[:characters] for text in texts]
+        if len(set(words)) == len(numbers):
+            return words
+    return texts
 
 
 def _word(number: float, digits: int) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from vigia_ml.bins import LEVELS, SLACK, TENTHS, Bins, Floats, Kind, quantile_edges
 from vigia_ml.evaluation.outputs import Answers, label_text
-from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema import Column, DatasetSchema, moment_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,6 +190,10 @@ def of_column(column: Column, values: npt.NDArray[Any]) -> ColumnProfile:
     if column.type == "text":
         lengths = np.array([math.nan if text is None else len(text) for text in values.tolist()])
         return _of_numbers(column.name, "length", lengths, quantile_edges(lengths))
+    if column.is_temporal:
+        numbers = moment_arrays.codes(values, column.moment_type)
+        kind: Kind = "time" if column.type == "datetime" else "date"
+        return _of_numbers(column.name, kind, numbers, quantile_edges(numbers))
     numbers = values.astype(np.float64)
     return _of_numbers(column.name, "number", numbers, quantile_edges(numbers))
 
@@ -256,7 +260,8 @@ def _of_numbers(name: str, kind: Kind, numbers: Floats, edges: tuple[float, ...]
     rows = np.bincount(bins.of_numbers(numbers), minlength=bins.size)
     inner = range(1, len(edges))
     gaps = [at for at in inner if not rows[at]]
-    if edges and all(bins.is_single(at) for at in inner if rows[at]):
+    is_ordinal = kind in ("date", "time")  # dates after the last one are later, not unseen
+    if edges and not is_ordinal and all(bins.is_single(at) for at in inner if rows[at]):
         gaps = [0, *gaps, len(edges)]
     return _counted(name, replace(bins, gaps=tuple(gaps)), numbers, {})
 

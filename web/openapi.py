@@ -117,24 +117,38 @@ def json_schema(schema: DatasetSchema) -> dict[str, Any]:
 
 
 def _property(column: Column) -> dict[str, Any]:
-    kind = "string" if column.type in ("category", "text") else column.type
+    kind = column.type if column.is_numeric or column.type == "boolean" else "string"
     sentences = [column.description] if column.description else []
     if column.unit:
         sentences.append(f"Unit: {column.unit}.")
     if column.aliases:
         sentences.append(f"Also accepted as {', '.join(column.aliases)}.")
+    if column.is_temporal:
+        sentences += _moment_sentences(column)
     property_schema: dict[str, Any] = {"type": [kind, "null"] if column.nullable else kind}
     if sentences:
         property_schema["description"] = " ".join(sentences)
     if column.levels:
         property_schema["enum"] = [*column.levels, *([None] if column.nullable else [])]
-    if column.minimum is not None:
-        property_schema["minimum"] = column.minimum
-    if column.maximum is not None:
-        property_schema["maximum"] = column.maximum
+    if column.is_temporal:
+        property_schema["format"] = "date" if column.type == "date" else "date-time"
+    elif column.minimum is not None or column.maximum is not None:
+        bounds = {"minimum": column.minimum, "maximum": column.maximum}
+        property_schema |= {name: bound for name, bound in bounds.items() if bound is not None}
     if column.type == "text" or (column.type == "category" and not column.levels):
         property_schema["maxLength"] = column.max_length
     return property_schema
+
+
+def _moment_sentences(column: Column) -> list[str]:
+    sentences = [f"At least {column.minimum}."] if column.minimum is not None else []
+    if column.maximum is not None:
+        sentences.append(f"At most {column.maximum}.")
+    if column.type == "datetime":
+        sentences.append("Without a zone: UTC.")
+    if column.format:
+        sentences.append(f"Also accepted in the form {column.format}.")
+    return sentences
 
 
 _CSV: dict[str, Any] = {"type": "string", "minLength": 1}

@@ -181,7 +181,9 @@ def histogram(line: Line) -> dict[str, Any]:
         "Shares of the rows in per cent, in the bins of the training data."
         + (" Hatched: missing, unseen, or outside the training range." if apart else ""),
         kind="bar",
-        x={"level": "level", "length": "characters"}.get(line.column.bins.kind, "value"),
+        x={"level": "level", "length": "characters", "date": "date", "time": "time (UTC)"}.get(
+            line.column.bins.kind, "value"
+        ),
         y="per cent of the rows",
         labels=[name(bar) for bar in bars],
         apart=apart,

@@ -42,6 +42,7 @@ from training.models import ModelVersion, ReferenceProfile, RegisteredModel
 from vigia_ml.bins import Bins, Floats
 from vigia_ml.evaluation.outputs import label_text
 from vigia_ml.reference_profile import PREDICTION, PROBABILITY, ClassProfile, Profile
+from vigia_ml.schema import moments
 
 PIECE: Final = 5_000
 """Rows per transaction, which takes a twentieth of a second and a few megabytes however large the hour is. In
@@ -386,6 +387,8 @@ def _by_bin(name: str, bins: Bins, cells: Sequence[Any] | Floats) -> Iterator[_C
     else:
         if bins.kind == "length":
             cells = [None if cell is None else len(label_text(cell)) for cell in cells]
+        elif (kind := bins.moment_type) is not None:
+            cells = [None if cell is None else moments.code(cell, kind) for cell in cells]
         numbers = np.array(cells, dtype=np.float64)  # None is NaN; the log holds an infinite number as text
         places = bins.of_numbers(numbers)
         sums = np.bincount(places, np.clip(np.nan_to_num(numbers), -LARGEST, LARGEST))

@@ -168,10 +168,13 @@ def _narrower_column(active: Column, tried: Column) -> list[str]:
         reasons.append("lacks some signs")
     if tried.levels and not set(active.levels or ("",)) <= set(tried.levels):
         reasons.append("lacks some levels" if active.levels else "has fixed levels")
-    if tried.minimum is not None and (active.minimum is None or tried.minimum > active.minimum):
-        reasons.append(f"must be at least {tried.minimum:g}")
-    if tried.maximum is not None and (active.maximum is None or tried.maximum < active.maximum):
-        reasons.append(f"must be at most {tried.maximum:g}")
+    (low, high), (least, most) = tried.limits, active.limits
+    if low is not None and (least is None or low > least):
+        reasons.append(f"must be at least {_bound(tried.minimum)}")
+    if high is not None and (most is None or high < most):
+        reasons.append(f"must be at most {_bound(tried.maximum)}")
+    if active.format and tried.format != active.format:
+        reasons.append(f"does not read {active.format}")
     if tried.type in ("category", "text") and tried.normalise != active.normalise:
         reasons.append("is normalised differently")
     if tried.type in ("category", "text") and tried.max_length < active.max_length:
@@ -179,6 +182,10 @@ def _narrower_column(active: Column, tried: Column) -> list[str]:
     if not set(active.aliases) <= {tried.name, *tried.aliases}:
         reasons.append("lacks some aliases")
     return reasons
+
+
+def _bound(bound: float | str | None) -> str:
+    return bound if isinstance(bound, str) else f"{bound:g}"
 
 
 def _check_percent(kind: str, percent: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from training import providers
@@ -28,6 +28,7 @@ _SHOWN_ATTRIBUTES = (
     ("max_length", "maximum length"),
     ("missing", "words for a missing value"),
     ("signs", "ignored signs"),
+    ("format", "form of dates"),
 )
 
 
@@ -214,7 +215,7 @@ def described(column: Column) -> str:
 
 
 def bounds(column: Column) -> str:
-    """Returns the declared bounds of a number as text; empty without bounds."""
+    """Returns the declared bounds of a number or date as text; empty without bounds."""
     if column.minimum is not None and column.maximum is not None:
         return f"{plain(column.minimum)} to {plain(column.maximum)}"
     if column.minimum is not None:
@@ -226,9 +227,9 @@ def training_range(column: Column) -> str:
     """Returns the range or the number of levels that the training data held in a column, as text."""
     if column.seen is None:
         return ""
-    held = asdict(column.seen)
-    if held["minimum"] is not None:
-        return f"{plain(held['minimum'])} to {plain(held['maximum'])}"
+    low, high = column.seen.minimum, column.seen.maximum
+    if low is not None and high is not None:
+        return f"{plain(column.shown(low))} to {plain(column.shown(high))}"
     count = len(column.seen.levels)
     return f"{count:,} levels" if count else ""
 

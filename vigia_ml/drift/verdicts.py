@@ -28,6 +28,8 @@ OLD_MEANING: Final = (
     "The reference profile is older than bins of single values: a new value between two known ones counts as "
     "the lower one, and a fall of a frequent value may go unnoticed. A new version detects both."
 )
+FORWARD: Final = 0.95
+"""Share of a column's dates that are later than all training rows, from which the column moves with time."""
 NAMED: Final = 6
 """Most columns that a reason names; it counts the others."""
 
@@ -66,6 +68,15 @@ class Finding:
     unseen: float | None = None
     outside: float | None = None
     bins: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def moves_forward(self) -> bool:
+        """Whether nearly all dates of the window are later than all training rows, as time passes."""
+        outside = [at for at, apart in enumerate(self.bins.get("apart", ())) if apart == "outside"]
+        if self.kind not in ("date", "time") or not outside:
+            return False
+        dates: list[int] = self.bins["window"][:-1]  # without the missing ones
+        return sum(dates) > 0 and dates[outside[-1]] >= FORWARD * sum(dates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +270,8 @@ def _verdict(finding: Finding, p_value: float, watch: MonitoringConfig) -> str:
     if p_value > watch.significance:
         return STABLE
     assert finding.adjusted_psi is not None
+    if finding.moves_forward:
+        return NOTICE
     return DRIFT if finding.adjusted_psi >= watch.psi else NOTICE
 
 
@@ -278,7 +291,9 @@ def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str
     known = any(each.importance is not None for each in columns)
     drifted = [each for each in columns if each.verdict == DRIFT]
     moved = [each for each in findings if each.column in ANSWERS and each.verdict == DRIFT]
-    small = [each for each in findings if each.verdict == NOTICE]
+    noticed = [each for each in findings if each.verdict == NOTICE]
+    small = [each for each in noticed if not each.moves_forward]
+    forward = [each for each in noticed if each.moves_forward]
     share = sum(each.importance or 0.0 for each in drifted)
     matters = bool(drifted) and (share >= watch.share or not known)
     sentences = []
@@ -290,9 +305,14 @@ def _of_model(findings: Sequence[Finding], watch: MonitoringConfig) -> tuple[str
         sentences.append(f"Drift in {_named(drifted)}{weight}{light}.")
     if small:
         sentences.append(f"Small but significant changes in {_named(small)}.")
+    if forward:
+        sentences.append(
+            f"At least {_percent(FORWARD)} of the dates in {_named(forward)} are later than all training "
+            "rows: time passes, so this is no drift."
+        )
     if moved or matters:
         return DRIFT, " ".join(sentences)
-    if drifted or small:
+    if drifted or noticed:
         return NOTICE, " ".join(sentences)
     return STABLE, "No column and no prediction differs from the reference by more than chance."
 

@@ -33,8 +33,9 @@ from sklearn.preprocessing import (
 from sklearn.utils import _safe_indexing
 
 from vigia_ml.engines import boosted_trees
-from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema import Column, DatasetSchema, moment_arrays
 from vigia_ml.transformers.as_fitted import AsFitted
+from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.houses import HouseGeometry
 from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
 from vigia_ml.transformers.text import ToFloat
@@ -57,7 +58,10 @@ DISTANCE: Final = 1e-9
 EXACT: Final = (
     AsFitted, ToFloat, SimpleImputer, StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler,
     FunctionTransformer, SelectorMixin, HouseGeometry, OriginalColumns, RowsToDicts, DictVectorizer,
+    DateParts,
 )  # fmt: skip
+WHOLE: Final = ("integer", "date")
+"""Types of columns whose numbers are whole."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,8 @@ def around(
 
 
 def _side(column: Column, edge: float, row: int, value: float) -> tuple[str, int, dict[str, Any]]:
-    return f"{column.name} = {value!r}, at the edge {edge!r} of a step", row, {column.name: value}
+    shown = column.shown(value) if column.is_temporal else repr(value)
+    return f"{column.name} = {shown}, at the edge {edge!r} of a step", row, {column.name: value}
 
 
 def _spread(edges: Floats, most: int) -> Floats:
@@ -160,8 +165,11 @@ def _valid(column: Column, edges: Floats) -> list[float]:
     """Returns the accepted values of a column at, next to and near the edges."""
     if column.type == "boolean":
         return []
-    if column.type == "integer":
+    if column.type in WHOLE:
         values = np.concatenate([np.floor(edges) + step for step in (-1.0, 0.0, 1.0)])
+    elif column.type == "datetime":  # microseconds and whole seconds
+        micro = [(np.floor(edges * 1e6) + step) / 1e6 for step in (-1.0, 0.0, 1.0)]
+        values = np.concatenate([*micro, *(np.floor(edges) + step for step in (-1.0, 0.0, 1.0))])
     else:
         values = np.concatenate([edges, *neighbours(edges)])
     least, most = bounds(column)
@@ -170,14 +178,31 @@ def _valid(column: Column, edges: Floats) -> list[float]:
 
 def bounds(column: Column) -> tuple[float, float]:
     """Returns the declared bounds of a column's values, infinite where there is none."""
-    least = -np.inf if column.minimum is None else column.minimum
-    return least, np.inf if column.maximum is None else column.maximum
+    least, most = column.limits
+    return -np.inf if least is None else least, np.inf if most is None else most
+
+
+def coded(schema: DatasetSchema, frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns a frame with the codes of dates in their place; see `vigia_ml.schema.moment_arrays`."""
+    temporal = [column for column in schema.columns if column.is_temporal]
+    return frame.assign(**{column.name: codes(column, frame) for column in temporal}) if temporal else frame
+
+
+def codes(column: Column, frame: pd.DataFrame) -> Floats:
+    """Returns the numbers (n,) of a column of numbers, booleans or dates."""
+    if column.is_temporal:
+        return moment_arrays.codes(frame[column.name].to_numpy(), column.moment_type)
+    return frame[column.name].to_numpy(np.float64)
+
+
+def _typed(column: Column, numbers: Floats) -> Any:
+    return moment_arrays.of_codes(numbers, column.moment_type) if column.is_temporal else numbers
 
 
 def _own_columns(inputs: Floats, schema: DatasetSchema, frame: pd.DataFrame) -> list[Column | None]:
     """Returns, for each feature, the column that it equals, or None."""
-    numeric = [column for column in schema.columns if column.is_numeric or column.type == "boolean"]
-    values = {column.name: frame[column.name].to_numpy(np.float64) for column in numeric}
+    numeric = [c for c in schema.columns if c.is_numeric or c.is_temporal or c.type == "boolean"]
+    values = {column.name: codes(column, frame) for column in numeric}
     own: list[Column | None] = []
     for feature in inputs.T:
         same = (c for c in numeric if np.array_equal(feature, values[c.name], equal_nan=True))
@@ -321,13 +346,14 @@ def _search(
     left = np.ones(len(edges), dtype=bool)
     rows = rng.integers(0, len(train), BASE_ROWS)
     for column in schema.columns:
-        known = train[column.name].to_numpy(np.float64) if column.is_numeric else np.empty(0)
+        is_ordered = column.is_numeric or column.is_temporal
+        known = codes(column, train) if is_ordered else np.empty(0)
         grid = np.unique(known[np.isfinite(known)])
         if len(grid) < 2 or not left.any():
             continue
         grid = grid[np.unique(np.linspace(0, len(grid) - 1, GRID).astype(int))]
         grid_rows = train.iloc[np.repeat(rows, len(grid))].reset_index(drop=True)
-        grid_rows[column.name] = np.tile(grid, BASE_ROWS)
+        grid_rows[column.name] = _typed(column, np.tile(grid, BASE_ROWS))
         inputs = group.inputs(grid_rows)
         if inputs is None:
             continue
@@ -349,18 +375,19 @@ def _narrowed(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame
     rows = np.array([each.row for each in crossings])
     features = np.array([each.feature for each in crossings])
     edges = np.array([each.edge for each in crossings])
-    is_integer = np.array([each.column.type == "integer" for each in crossings])
+    is_integer = np.array([each.column.type in WHOLE for each in crossings])
+    is_time = np.array([each.column.type == "datetime" for each in crossings])
     low, high = (np.array([getattr(each, end) for each in crossings]) for end in ("low", "high"))
     frame = train.iloc[np.repeat(rows, CUTS)].reset_index(drop=True)
-    held = {each.column.name for each in crossings}
+    held = {each.column.name: each.column for each in crossings}
     owned = {name: np.array([each.column.name == name for each in crossings]) for name in held}
 
     def below(cuts: Floats) -> npt.NDArray[np.bool_]:
         """Returns whether the step's input is at most the edge, at each of the cuts (n, CUTS)."""
         for name, mine in owned.items():
-            column = frame[name].to_numpy(np.float64, copy=True)
+            column = codes(held[name], frame).copy()
             column[np.repeat(mine, CUTS)] = cuts[mine].ravel()
-            frame[name] = column
+            frame[name] = _typed(held[name], column)
         inputs = group.inputs(frame)
         if inputs is None:
             return np.zeros(cuts.shape, dtype=bool)
@@ -372,6 +399,7 @@ def _narrowed(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame
     for _ in range(MOST_CUTTINGS):
         cuts = low[:, None] + (high - low)[:, None] * shares
         cuts = np.where(is_integer[:, None], np.floor(cuts), cuts)
+        cuts = np.where(is_time[:, None], np.floor(cuts * 1e6) / 1e6, cuts)
         inside = (cuts > low[:, None]) & (cuts < high[:, None])
         if not inside.any():
             break
@@ -382,7 +410,7 @@ def _narrowed(group: _Group, crossings: Sequence[_Crossing], train: pd.DataFrame
     sides: Sides = []
     for crossing, left, right in zip(crossings, low.tolist(), high.tolist(), strict=True):
         column = crossing.column
-        away = 0.0 if group.exact or column.type == "integer" else DISTANCE * max(abs(left), abs(right))
+        away = 0.0 if group.exact or column.type in WHOLE else DISTANCE * max(abs(left), abs(right))
         ends = np.array([left - away, right + away])
         values = _valid(column, ends)
         if away:

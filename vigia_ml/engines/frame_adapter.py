@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vigia_ml.engines import MatrixEngine, Scored
-from vigia_ml.schema import DatasetSchema
+from vigia_ml.schema import DatasetSchema, moment_arrays
 from vigia_ml.schema.matrix import Floats, encode_columns
 
 
@@ -37,6 +37,13 @@ class AskedByFrame:
         return probabilities
 
     def _score(self, frame: Any) -> Scored:
-        columns = {name: frame[name].tolist() for name in self._schema.names}
+        columns: dict[str, Any] = {
+            column.name: (
+                moment_arrays.codes(frame[column.name].to_numpy(), column.moment_type)
+                if column.is_temporal
+                else frame[column.name].tolist()
+            )
+            for column in self._schema.columns
+        }
         texts = [columns[self._schema.names[place]] for place in self._engine.text_columns]
         return self._engine.score(encode_columns(self._schema, columns), texts)

@@ -13,7 +13,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from vigia_ml.engines import Engine
-from vigia_ml.schema import Column, DatasetSchema, Value
+from vigia_ml.schema import Column, DatasetSchema, Value, moments
 
 CALLS: Final = 300
 FEWEST_CALLS: Final = 10
@@ -68,6 +68,8 @@ def rows_of(schema: DatasetSchema, features: pd.DataFrame, most: int = ROWS) -> 
 
 
 def _value(column: Column, value: Any) -> Value:
+    if column.is_temporal:
+        return moments.text_of(value, column.moment_type)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if column.type == "boolean":

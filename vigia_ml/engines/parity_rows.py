@@ -9,16 +9,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from vigia_ml.engines import edges
-from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema import Column, DatasetSchema, moment_arrays
 from vigia_ml.schema.columns import EXACT_INTEGER, LARGEST
 from vigia_ml.schema.faults import first_of
 from vigia_ml.schema.matrix import levels_of
+from vigia_ml.schema.moments import HIGHEST, LOWEST, canonical, code
 
 NULL_SHARE: Final = 0.02  # of a random row's nullable values
 JITTERED_ROWS: Final = 150
 TEXT_ROWS: Final = 200  # rows with altered texts
 RANDOM: Final = "a random row"
 UNKNOWN_TEXTS: Final = ("(a text training did not hold)", "missing", "nan", "None", "0")
+SPECIAL_DAYS: Final = (
+    "1899-12-31", "1900-02-28", "1900-03-01", "1969-12-31", "1970-01-01", "2000-02-29", "2000-12-31",
+    "2023-12-31", "2024-02-29", "2024-03-01", "2024-12-31", "2100-02-28", "2100-03-01",
+)  # fmt: skip
+"""Ends of months and years, among them those of leap years and of centuries."""
+SPECIAL_TIMES: Final = {"date": ("",), "datetime": ("", "T00:59:59", "T23:59:59.999999")}
 HARD_TEXTS: Final = (
     "\u0130STANBUL \u0131slak \u0130I",  # İ becomes two characters in lower case; dotless i
     "Stra\u00dfe GRO\u1e9e \ufb01nance \u2163 \u00b2 \u03b0\u03a3\u03a3",  # sharp s, ligature, numeral
@@ -42,6 +49,7 @@ def rows_to_compare(
     rng = np.random.default_rng(seed)
     changes = _limits(schema)
     sides, counted = edges.around(pipeline, schema, train, rng) if pipeline is not None else ([], edges.NONE)
+    train = edges.coded(schema, train)  # dates as numbers; `_typed` makes them dates again
     base = _resampled(train, len(changes), rng)
     parts = [
         _changed(schema, base, [change for _, change in changes]),
@@ -68,10 +76,10 @@ def _limits(schema: DatasetSchema) -> Changes:
     for column in schema.columns:
         for value in _special(column):
             advice = _advice([column] if _is_unbounded(column, value) else [])
-            changes.append((f"{column.name} = {_shown(value)}{advice}", {column.name: value}))
+            changes.append((f"{column.name} = {_shown(column, value)}{advice}", {column.name: value}))
     changes += [(f"{name} null", {name: None}) for name in nullable]
     changes.append(("every nullable column null", dict.fromkeys(nullable)))
-    numeric = [column for column in schema.columns if column.is_numeric]
+    numeric = [column for column in schema.columns if column.is_numeric or column.is_temporal]
     for side, place in (("lowest", 0), ("highest", -1)):
         ends = {column.name: _special(column)[place] for column in numeric}
         free = [column for column in numeric if _is_unbounded(column, ends[column.name])]
@@ -154,12 +162,26 @@ def _special(column: Column) -> list[Any]:
     if column.type == "category":
         unknown = [] if column.levels else [column.canonical_text(text) for text in UNKNOWN_TEXTS]
         return [*levels_of(column), *(text for text in unknown if text)]
+    if column.is_temporal:
+        return _special_moments(column)
     widest = float(EXACT_INTEGER) if column.type == "integer" else LARGEST
-    low = -widest if column.minimum is None else column.minimum
-    high = widest if column.maximum is None else column.maximum
+    least, most = column.limits
+    low, high = -widest if least is None else least, widest if most is None else most
     seen = [] if column.seen is None else [column.seen.minimum, column.seen.maximum]
     inside = [value for value in (0.0, *seen) if value is not None and low <= value <= high]
     return sorted({float(value) for value in (low, high, *inside)})
+
+
+def _special_moments(column: Column) -> list[float]:
+    """Returns the codes of a column's bounds, of its training range's ends, of ends of months and years."""
+    kind = column.moment_type
+    low, high = edges.bounds(column)
+    ends = [LOWEST[kind], HIGHEST[kind]]
+    ends += [canonical(f"{day}{time}", kind) for day in SPECIAL_DAYS for time in SPECIAL_TIMES[kind]]
+    seen = [] if column.seen is None else [column.seen.minimum, column.seen.maximum]
+    limits = [each for each in (*column.limits, *seen) if each is not None]
+    codes = [*limits, *(code(text, kind) for text in ends)]
+    return sorted({each for each in codes if low <= each <= high})
 
 
 def _random(
@@ -173,7 +195,7 @@ def _random(
         # Selects rows before the conversion to objects, which would otherwise convert every cell.
         rows = rng.integers(0, len(train), count - half)
         apart = train[column.name].iloc[rows].to_numpy(dtype=object)
-        if column.is_numeric:
+        if column.is_numeric or column.is_temporal:
             apart = np.where(rng.random(len(apart)) < 0.7, _uniform(column, len(apart), rng), apart)
         elif column.type == "category" and not column.levels:
             apart = np.where(rng.random(len(apart)) < 0.05, UNKNOWN_TEXTS[0], apart)
@@ -190,7 +212,7 @@ def _uniform(column: Column, count: int, rng: np.random.Generator) -> Texts:
     low, high = (0.0, 1.0) if seen is None or seen.minimum is None else (seen.minimum, seen.maximum or 0.0)
     beyond = 0.1 * (high - low)
     values = np.clip(rng.uniform(low - beyond, high + beyond, count), *edges.bounds(column))
-    return (np.round(values) if column.type == "integer" else values).astype(object)
+    return (np.round(values) if column.type in ("integer", "date") else values).astype(object)
 
 
 def _resampled(train: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -199,9 +221,13 @@ def _resampled(train: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.
 
 def _typed(column: Column, values: Texts) -> Any:
     """Returns values with the type that `vigia_ml.fitting.frames` gives the column."""
+    if column.is_temporal:
+        return pd.Series(moment_arrays.of_codes(values.astype(np.float64), column.moment_type))
     is_text = column.type in ("category", "text")
     return pd.Series(values, dtype=object) if is_text else pd.Series(values.astype(np.float64))
 
 
-def _shown(value: Any) -> str:
+def _shown(column: Column, value: Any) -> str:
+    if column.is_temporal:
+        return str(column.shown(value))
     return repr(value[:60]) if isinstance(value, str) else f"{value:g}"

@@ -17,7 +17,7 @@ from vigia_ml.evaluation import metrics as evaluation
 from vigia_ml.fitting import frames, weights
 from vigia_ml.fitting.advice import in_words
 from vigia_ml.notes import Note
-from vigia_ml.schema import Column, DatasetSchema, Seen
+from vigia_ml.schema import Column, DatasetSchema, Seen, moment_arrays
 
 if TYPE_CHECKING:
     from vigia_ml.fitting.hyperparameter_search import Search
@@ -282,8 +282,12 @@ def decode_target(column: Column, values: pd.Series[Any]) -> pd.Series[Any]:
 
 def seen(column: Column, values: pd.Series[Any]) -> Seen | None:
     """Returns the range or levels of one training column (see `vigia_ml.schema.Seen`)."""
-    if column.is_numeric:
-        numbers: npt.NDArray[np.float64] = values.to_numpy(dtype=np.float64)
+    if column.is_numeric or column.is_temporal:
+        numbers: npt.NDArray[np.float64] = (
+            moment_arrays.codes(values.to_numpy(), column.moment_type)
+            if column.is_temporal
+            else values.to_numpy(dtype=np.float64)
+        )
         numbers = numbers[np.isfinite(numbers)]
         return Seen(float(numbers.min()), float(numbers.max())) if len(numbers) else Seen()
     if column.type == "category" and not column.levels:

@@ -1,7 +1,7 @@
 """Builds the frame that a pipeline takes, alike for training and for serving. No Django here.
 
 Numbers, integers and booleans become float64 (null = NaN); categories and texts become object columns of
-Python str (null = None).
+Python str (null = None); dates and datetimes become datetime64[us] without a zone, in UTC (null = NaT).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from vigia_ml.schema import Column, DatasetSchema, Value
+from vigia_ml.schema import Column, DatasetSchema, Value, moment_arrays
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,9 @@ def from_arrow(columns: Sequence[Column], read: Callable[[str], pa.ChunkedArray]
             columns_by_name[column.name] = (
                 data.dictionary_encode().to_pandas().astype(object).where(lambda s: s.notna(), None)
             )
+        elif column.is_temporal:
+            plain = data.cast("timestamp[us]").to_numpy().astype(moment_arrays.UNIT)
+            columns_by_name[column.name] = pd.Series(plain, copy=False)
         else:
             # Copies to numpy's memory, because Arrow keeps the memory that it frees.
             columns_by_name[column.name] = pd.Series(data.cast("float64").to_numpy().copy(), copy=False)
@@ -70,5 +73,7 @@ def divided(
 def _series(column: Column, values: list[Value]) -> pd.Series[Any]:
     if column.type in ("category", "text"):
         return pd.Series(values, dtype=object)
+    if column.is_temporal:
+        return pd.Series(moment_arrays.of_texts([None if value is None else str(value) for value in values]))
     numbers = [np.nan if value is None else value for value in values]
     return pd.Series(np.array(numbers, dtype=np.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from vigia_ml.fitting import frames
 from vigia_ml.fitting.dataset_file import Written
-from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows
+from vigia_ml.schema import Column, DatasetSchema, Fault, Instance, InvalidRows, moments
 from vigia_ml.schema.row_keys import KEY_FIELD
 
 ROW_GROUP = 50_000
@@ -27,6 +28,8 @@ _ARROW = {
     "boolean": pa.bool_(),
     "category": pa.string(),
     "text": pa.string(),
+    "date": pa.date32(),
+    "datetime": pa.timestamp("us", tz="UTC"),
 }
 
 
@@ -69,7 +72,7 @@ class DatasetWriter:
         predictions: Sequence[str | None] | None = None,
     ) -> None:
         """Writes rows by column (`vigia_ml.schema.csv_reader.Batch`), with the ids of their predictions."""
-        arrays = [pa.array(columns[column.name], _ARROW[column.type]) for column in self._columns]
+        arrays = [_array(column, columns[column.name]) for column in self._columns]
         arrays.append(pa.array(keys, pa.string()))
         names = [column.name for column in self._columns] + [KEY_FIELD]
         if predictions is not None:
@@ -108,6 +111,12 @@ class DatasetWriter:
     def written(self) -> Written:
         """Returns the closed file with its hash and size."""
         return Written.of(self.path, self.rows)
+
+
+def _array(column: Column, values: list[Any]) -> pa.Array:
+    if column.is_temporal:  # canonical texts
+        return pa.array(values, pa.string()).cast(_ARROW[column.type])
+    return pa.array(values, _ARROW[column.type])
 
 
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:
@@ -162,12 +171,19 @@ def join(
     return writer.written()
 
 
+def _plain(value: Any) -> Any:
+    """Returns a value of a Parquet file as JSON has it."""
+    if isinstance(value, date):
+        return moments.text_of(value, "datetime" if isinstance(value, datetime) else "date")
+    return value
+
+
 def _reread(rows: Sequence[dict[str, Any]], schema: DatasetSchema, before: int) -> list[Instance]:
     """Validates rows of another schema against this one; the file has `before` rows ahead of them."""
     instances: list[Instance] = []
     faults: list[Fault] = []
     for position, row in enumerate(rows, before):
-        known = {name: value for name, value in row.items() if schema.role(name) != "unknown"}
+        known = {name: _plain(value) for name, value in row.items() if schema.role(name) != "unknown"}
         result = schema.read(known, with_target=True)
         if isinstance(result, Instance):
             instances.append(result)

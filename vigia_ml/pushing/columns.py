@@ -29,9 +29,9 @@ _KINDS: Final[dict[str, ColumnType]] = {
     "decimal": "number",
     "string": "category",
     "empty": "category",
-    "datetime": "datetime",  # type: ignore[dict-item]
-    "datetime64": "datetime",  # type: ignore[dict-item]
-    "date": "date",  # type: ignore[dict-item]
+    "datetime": "datetime",
+    "datetime64": "datetime",
+    "date": "date",
 }
 _INSTEAD: Final = {
     "timedelta": "fit on numbers instead: X[{name}] = X[{name}].dt.total_seconds()",
@@ -85,9 +85,9 @@ def type_of(values: pd.Series[Any]) -> ColumnType:
 def _type_of_times(values: pd.Series[Any]) -> ColumnType:
     """Returns ``date`` for times without a zone that are all midnights, else ``datetime``."""
     if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return "datetime"  # type: ignore[return-value]
+        return "datetime"
     known = values.dropna()
-    return "date" if (known == known.dt.normalize()).all() else "datetime"  # type: ignore[return-value]
+    return "date" if (known == known.dt.normalize()).all() else "datetime"
 
 
 def infer(values: pd.Series[Any], name: str, *, text: bool = False, bounds: bool = False) -> Column:
@@ -222,13 +222,16 @@ def _check_numbers(numbers: Floats, column: Column) -> None:
         raise NotPushable(
             f"column {name!r} holds numbers beyond {LARGEST:g}", advice="fit on their logarithm"
         )
-    low = -np.inf if column.minimum is None else column.minimum
-    high = np.inf if column.maximum is None else column.maximum
-    for end, outside in (("minimum", known < low), ("maximum", known > high)):
+    low, high = column.limits
+    outside_of = {
+        "minimum": known < (-np.inf if low is None else low),
+        "maximum": known > (np.inf if high is None else high),
+    }
+    for end, outside in outside_of.items():
         if outside.any():
             raise NotPushable(
                 f"{counted(int(outside.sum()), 'row')} of column {name!r} lie beyond its {end} "
-                f"{getattr(column, end):g}",
+                f"{getattr(column, end)}",
                 advice=f"widen the {end} in overrides, or leave the rows out",
             )
     if column.type == "boolean" and not np.isin(known, (0.0, 1.0)).all():

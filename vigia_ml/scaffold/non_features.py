@@ -1,4 +1,4 @@
-"""Columns that should not be features: identifiers, constants, dates and times."""
+"""Columns that should not be features: identifiers, constants, dates in unclear forms and time stamps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from vigia_ml.schema.column_stats import ColumnStats
+from vigia_ml.schema.date_forms import DateForm
+from vigia_ml.schema.type_inference import null_options
 
 ENOUGH_ROWS: Final = 20  # with fewer, unique or rising values show nothing
 NEARLY_UNIQUE: Final = 0.95  # a customer may come twice
@@ -26,7 +28,10 @@ def why_left_out(tally: ColumnStats, sample: Sequence[str]) -> str:
     ----------
     sample : the column's stripped cells from the whole file, in file order.
     """
-    return _constant(tally) or _moment(tally) or _identifier(tally, sample)
+    form = tally.date_form
+    return _constant(tally) or (
+        "" if isinstance(form, DateForm) else _moment(tally, form) or _identifier(tally, sample)
+    )
 
 
 def _constant(tally: ColumnStats) -> str:
@@ -37,10 +42,14 @@ def _constant(tally: ColumnStats) -> str:
     return ""
 
 
-def _moment(tally: ColumnStats) -> str:
-    """Returns the reason for leaving a date or time out: later rows hold values that no training row held."""
+def _moment(tally: ColumnStats, why_no_form: str) -> str:
+    """Returns the reason for leaving out dates that cannot be read, and numbers that stand for times."""
+    if tally.kinds["date"] == tally.filled:
+        return why_no_form
     if tally.kinds["date"] >= 0.95 * tally.filled:
-        return f"a date, such as {tally.odd['date'][0]!r}: derive month, weekday or age to use it"
+        others = [*tally.odd.get("text", []), *tally.odd.get("integer", []), *tally.odd.get("number", [])]
+        finding = f"a date, such as {tally.odd['date'][0]!r}, but not in cells such as {others[0]!r}"
+        return f"{finding} ({null_options(others)} if they stand for a missing value)"
     if not tally.is_numeric or tally.distinct < ENOUGH_ROWS:
         return ""
     for unit, scale in (("seconds", 1), ("milliseconds", 1000)):
@@ -48,15 +57,7 @@ def _moment(tally: ColumnStats) -> str:
         if EPOCH[0] <= low and high <= EPOCH[1] and (scale == 1000 or _TIME_NAME.search(tally.name)):
             first, last = (datetime.fromtimestamp(value, UTC).date() for value in (low, high))
             return f"a time stamp: {unit} since 1970, from {first} to {last}"
-    if tally.is_whole and all(map(_is_compact_date, itertools.islice(tally.counts, 1000))):
-        return "a date, written YYYYMMDD"
     return ""
-
-
-def _is_compact_date(text: str) -> bool:
-    if len(text) != 8 or not "19" <= text[:2] <= "21":
-        return False
-    return "01" <= text[4:6] <= "12" and "01" <= text[6:] <= "31"
 
 
 def _identifier(tally: ColumnStats, sample: Sequence[str]) -> str:

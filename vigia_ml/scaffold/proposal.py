@@ -13,7 +13,7 @@ from vigia_ml.bins import Floats
 from vigia_ml.declaration import Task
 from vigia_ml.scaffold import leaks, non_features, target
 from vigia_ml.scaffold.csv_survey import CannotInfer, Survey
-from vigia_ml.schema import Column, DatasetSchema
+from vigia_ml.schema import Column, DatasetSchema, moments
 from vigia_ml.schema.columns import LONGEST_NAME, written_name
 from vigia_ml.schema.row_keys import KEY_FIELD
 from vigia_ml.schema.type_inference import canonical_names, guess_column
@@ -220,6 +220,12 @@ def _floats(seen: Survey, name: str) -> Floats:
     return np.array([number(cell) for cell in seen.column(name)], dtype=np.float64)
 
 
+def _days(seen: Survey, name: str, column: Column) -> Floats:
+    texts = [str(column.from_text(cell)) if cell else None for cell in seen.column(name)]
+    codes = [np.nan if text is None else moments.code(text, column.moment_type) for text in texts]
+    return np.array(codes, dtype=np.float64)
+
+
 def _target_numbers(seen: Survey, name: str) -> Floats | None:
     """Returns a numeric target, or the position of each cell among two levels; else None."""
     tally = seen.tallies[name]
@@ -264,6 +270,8 @@ def _suspicion(seen: Survey, name: str, column: Column, aim: str, task: Task) ->
         return ""
     if column.is_numeric:
         values = _floats(seen, name)
+    elif column.is_temporal:
+        values = _days(seen, name, column)
     else:
         places = {text: place for place, text in enumerate(sorted(seen.tallies[name].counts))}
         values = np.array([float(places.get(cell, -1)) for cell in seen.column(name)])

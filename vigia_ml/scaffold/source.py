@@ -171,6 +171,7 @@ def _arguments(column: Column) -> list[tuple[str, object]]:
 
 def _build(proposal: Proposal) -> list[str]:
     has_texts = any(planned.column and planned.column.type == "text" for planned in proposal.features)
+    dates = [planned.column for planned in proposal.features if planned.column and planned.column.is_temporal]
     model = f"HistGradientBoosting{'Regressor' if proposal.task == 'regression' else 'Classifier'}"
     leaf = ""
     leaf_comment: list[str] = []
@@ -185,7 +186,9 @@ def _build(proposal: Proposal) -> list[str]:
         *(["from sklearn.feature_extraction.text import TfidfVectorizer"] if has_texts else []),
         f"from sklearn.pipeline import Pipeline{', make_pipeline' if has_texts else ''}",
         "from sklearn.preprocessing import OrdinalEncoder",
-        *(["", "from vigia_ml.transformers.text import TextColumn"] if has_texts else []),
+        *([""] if dates or has_texts else []),
+        *(["from vigia_ml.transformers.dates import DateParts"] if dates else []),
+        *(["from vigia_ml.transformers.text import TextColumn"] if has_texts else []),
     ]
     # So many components are fewer than the terms of any column that the survey takes for text.
     components = max(2, min(16, proposal.rows // 10))
@@ -197,12 +200,14 @@ def _build(proposal: Proposal) -> list[str]:
         'categories = [column.name for column in SCHEMA.columns if column.type == "category"]',
         "# Unknown levels become NaN: -1 would make them neighbours of the first level.",
         'codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=float("nan"))',
-        *_parts(components if has_texts else 0),
+        *_date_lines(dates),
+        *_parts(components if has_texts else 0, bool(dates)),
         *leaf_comment,
         f"model = {model}(early_stopping=False{leaf}, random_state=seed)",
         'return Pipeline([("features", ColumnTransformer(parts)), ("model", model)])',
     ]
     texts = f"texts as {components} numbers, " if has_texts else ""
+    texts = ("dates as parts, " if dates else "") + texts
     docstring = f"Numbers unchanged (a blank is NaN), categories as codes, {texts}gradient-boosted trees."
     return [
         "def build(seed: int) -> Any:",
@@ -213,11 +218,27 @@ def _build(proposal: Proposal) -> list[str]:
     ]
 
 
-def _parts(components: int) -> list[str]:
-    if not components:
-        return ['parts = [("numbers", "passthrough", numbers), ("categories", codes, categories)]']
+def _date_lines(dates: Sequence[Column]) -> list[str]:
+    if not dates:
+        return []
+    hour = ', "hour"' if any(column.type == "datetime" for column in dates) else ""
     return [
-        'parts: list[Any] = [("numbers", "passthrough", numbers), ("categories", codes, categories)]',
+        "# age_days are days since 1970: give DateParts a reference to count from another day.",
+        f'date_parts = DateParts(("age_days", "month", "weekday"{hour}))',
+        "dates = [column.name for column in SCHEMA.columns if column.is_temporal]",
+    ]
+
+
+def _parts(components: int, has_dates: bool) -> list[str]:
+    parts = ['("numbers", "passthrough", numbers)', '("categories", codes, categories)']
+    parts += ['("dates", date_parts, dates)'] if has_dates else []
+    head = "parts: list[Any] = [" if components else "parts = ["
+    line = f"{head}{', '.join(parts)}]"
+    lines = [line] if _fits(STEP + line) else [head, *(f"{STEP}{part}," for part in parts), "]"]
+    if not components:
+        return lines
+    return [
+        *lines,
         "for column in SCHEMA.columns:",
         f'{STEP}if column.type == "text":',
         f"{STEP * 2}# Words and pairs of words; a missing text is a word of its own.",

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from vigia_ml.schema import numerals
+from vigia_ml.schema import date_forms, numerals
 from vigia_ml.schema.columns import EXACT_INTEGER, FALSE_WORDS, LARGEST, NUMBER, TRUE_WORDS
+from vigia_ml.schema.date_forms import DateForm
 from vigia_ml.schema.numerals import PARENTHESES, PLAIN, NumberFormat
 
 Kind = Literal["integer", "number", "code", "date", "text"]
@@ -21,7 +22,7 @@ _INTEGER = re.compile(r"[+-]?(?:0|[1-9]\d{0,15})", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?[eE]\+?\d{1,2}", re.ASCII)  # 1e+05, as R writes a whole number
 _DIGITS = re.compile(r"[+-]?\d+", re.ASCII)
 _WITH_UNIT = re.compile(r"[+-]?\d+(?:[.,]\d+)?\s*[^\d\s.,:/-][^\d]{0,9}")
-_TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|[AaPp][Mm]|[+-]\d{2}:?\d{2})?)?"
+_TIME = r"(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?\s*(?:Z|UTC|[AaPp][Mm]|[+-]\d{2}(?::?\d{2})?)?)?"
 _DATE = re.compile(
     rf"(?:\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}"
     rf"|\d{{1,2}}([-/.])\d{{1,2}}\1(?:\d{{4}}|\d{{2}})"
@@ -201,6 +202,15 @@ class ColumnStats:
         if not 0 < self.filled == self.kinds["integer"] + self.kinds["number"] or len(self.currencies) > 1:
             return False
         return not self.signs["%"] or self.signs["%"] == self.filled  # 45 % and 0.45 in one column
+
+    @property
+    def date_form(self) -> DateForm | str:
+        """The form of the column's dates, or the reason why it is no column of dates; see `recognise`."""
+        if self.is_whole and date_forms.are_compact(self.counts):
+            return DateForm("date", "%Y%m%d")
+        if not 0 < self.filled == self.kinds["date"]:
+            return "not all cells are dates"
+        return date_forms.recognise(self.counts)
 
     @property
     def is_flag(self) -> bool:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from vigia_ml.schema import numerals
+from vigia_ml.schema import moments, numerals
 from vigia_ml.schema.faults import Fault, echo
+from vigia_ml.schema.moments import BadMoment, MomentType
 from vigia_ml.schema.numerals import PLAIN, NumberFormat
 
-ColumnType = Literal["number", "integer", "boolean", "category", "text"]
+ColumnType = Literal["number", "integer", "boolean", "category", "text", "date", "datetime"]
 Normalisation = Literal["strip", "lower", "lower_snake"]
 Value = float | int | bool | str | None
 
@@ -53,7 +54,8 @@ class BadValue(Exception):
 class Seen:
     """Range and levels of one column in the training data; stored with the version.
 
-    minimum, maximum : range of the finite numbers, in the column's unit (None without numbers).
+    minimum, maximum : range of the finite numbers, in the column's unit (None without numbers); of dates in
+        days, of datetimes in seconds since 1970-01-01 (see `vigia_ml.schema.moments`).
     levels : the distinct levels of a category without declared levels, sorted.
     """
 
@@ -70,19 +72,23 @@ class Column:
     ----------
     name : canonical name, at most `LONGEST_NAME` characters; the pipeline and the log use it.
     type : ``number`` (double), ``integer`` (exact up to 2^53), ``boolean``, ``category`` (text out of
-        known levels) or ``text`` (free).
+        known levels), ``text`` (free), ``date`` or ``datetime`` (UTC). Values of the last two are ISO texts
+        in canonical form, see `vigia_ml.schema.moments`.
     description, unit : for people and for OpenAPI.
     nullable : whether the value may be null, absent or an empty CSV cell.
     levels : the accepted levels of a category, in canonical form. Empty: any text is accepted, the
         training data's levels are stored and other levels get a warning.
-    minimum, maximum : inclusive bounds; a number outside is rejected.
+    minimum, maximum : inclusive bounds; a number or date outside is rejected. Those of dates and datetimes
+        are canonical texts, ``2026-11-30`` and ``2026-11-30T05:18:09Z``.
     aliases : other accepted names of the column, of any length.
     normalise : normalisation of a category or text before it is compared: ``strip`` removes surrounding
         spaces, ``lower`` also lower-cases, ``lower_snake`` also turns inner spaces into underscores.
     max_length : longest accepted text, in characters.
-    missing : words that stand for null, in CSV and in JSON (``NA``, ``-999``). For numbers and booleans
-        case does not count, and a number matches in every notation.
+    missing : words that stand for null, in CSV and in JSON (``NA``, ``-999``). For numbers, booleans
+        and dates case does not count, and a number matches in every notation.
     signs : signs that a CSV may write around a number: a currency's, ``%``, ``()`` for a negative one.
+    format : a form of dates that is accepted besides ISO 8601, in the directives of `datetime.strptime`
+        (``%d/%m/%Y``).
     example : a valid value for forms and documentation.
     seen : range and levels of the training data (set on a version's schema, not in a declaration).
     """
@@ -93,13 +99,14 @@ class Column:
     unit: str = ""
     nullable: bool = False
     levels: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: float | str | None = None
+    maximum: float | str | None = None
     aliases: tuple[str, ...] = ()
     normalise: Normalisation = "strip"
     max_length: int = 200
     missing: tuple[str, ...] = ()
     signs: tuple[str, ...] = ()
+    format: str = ""
     example: Value = None
     seen: Seen | None = field(default=None, compare=False)
 
@@ -115,16 +122,57 @@ class Column:
             raise ValueError(f"column {self.name!r}: only a category has levels, this is {self.type!r}")
         if any(self.canonical_text(level) != level for level in self.levels):
             raise ValueError(f"column {self.name!r}: levels must be written in normalised form")
-        if (self.minimum is not None or self.maximum is not None) and not self.is_numeric:
-            raise ValueError(f"column {self.name!r}: only numbers have bounds, this is {self.type!r}")
+        self._check_bounds()
+        if self.format and (reason := self._bad_format()):
+            raise ValueError(f"column {self.name!r}: the format {self.format!r} {reason}")
         if self.signs and not self.is_numeric:
             raise ValueError(f"column {self.name!r}: only numbers have signs, this is {self.type!r}")
         if any(self._is_missing(level) for level in self.levels):
             raise ValueError(f"column {self.name!r}: a level cannot stand for a missing value as well")
 
+    def _check_bounds(self) -> None:
+        for bound in (self.minimum, self.maximum):
+            if bound is None:
+                continue
+            if not self.is_numeric and not self.is_temporal:
+                raise ValueError(
+                    f"column {self.name!r}: only numbers and dates have bounds, this is {self.type!r}"
+                )
+            if isinstance(bound, str) != self.is_temporal or (
+                self.is_temporal and not moments.is_canonical(bound, self.moment_type)
+            ):
+                kind = f"text like {moments.EXAMPLE[self.moment_type]!r}" if self.is_temporal else "numbers"
+                raise ValueError(f"column {self.name!r}: bounds must be {kind}, not {bound!r}")
+
+    def _bad_format(self) -> str:
+        return moments.check_form(self.format) if self.is_temporal else "needs a column of dates"
+
     @property
     def is_numeric(self) -> bool:
         return self.type in ("number", "integer")
+
+    @property
+    def is_temporal(self) -> bool:
+        """Whether the values are dates or datetimes."""
+        return self.type in ("date", "datetime")
+
+    @property
+    def moment_type(self) -> MomentType:
+        """The type of a column of dates; ``date`` for any other column."""
+        return "datetime" if self.type == "datetime" else "date"
+
+    @cached_property
+    def limits(self) -> tuple[float | None, float | None]:
+        """The bounds as numbers: of dates in days, of datetimes in seconds since 1970-01-01."""
+        low, high = (
+            moments.code(bound, self.moment_type) if isinstance(bound, str) else bound
+            for bound in (self.minimum, self.maximum)
+        )
+        return low, high
+
+    def shown(self, number: float) -> float | str:
+        """Returns a number of `Seen` or `limits` for people: a date's as text."""
+        return moments.text_of_code(number, self.moment_type) if self.is_temporal else number
 
     def canonical_text(self, text: str) -> str:
         """Returns `text` after the declared normalisation."""
@@ -154,6 +202,8 @@ class Column:
             return None
         if self.is_numeric:
             return self._number_json(value)
+        if self.is_temporal:
+            return self._moment_json(value)
         return self._boolean_json(value) if self.type == "boolean" else self._text_json(value)
 
     def from_text(self, text: str, *, numbers: NumberFormat = PLAIN) -> Value:
@@ -172,7 +222,7 @@ class Column:
             return self._number_text(stripped, text, numbers)
         if self.type == "boolean":
             return self._boolean_word(stripped, text)
-        return self._text(stripped)
+        return self._moment(stripped, text) if self.is_temporal else self._text(stripped)
 
     def _number_text(self, stripped: str, text: str, numbers: NumberFormat) -> Value:
         """Converts a cell to the value JSON would give: whole numbers are exact, all others are doubles."""
@@ -224,10 +274,7 @@ class Column:
             raise self._bad("not_finite", "must be a finite number", raw)
         if abs(number) > LARGEST:
             raise self._bad("out_of_bounds", f"must be between -{LARGEST:g} and {LARGEST:g}", raw)
-        if self.minimum is not None and number < self.minimum:
-            raise self._out_of_bounds(raw)
-        if self.maximum is not None and number > self.maximum:
-            raise self._out_of_bounds(raw)
+        self._check_limits(number, raw)
         if self.type == "number":
             return number
         if not number.is_integer():
@@ -235,6 +282,27 @@ class Column:
         if abs(number) > EXACT_INTEGER or (abs(number) == EXACT_INTEGER and not exact):
             raise self._bad("out_of_bounds", "is beyond 2^53, the largest exact integer", raw)
         return int(number)
+
+    def _check_limits(self, number: float, raw: Any) -> None:
+        low, high = self.limits
+        if (low is not None and number < low) or (high is not None and number > high):
+            raise self._out_of_bounds(raw)
+
+    def _moment_json(self, value: Any) -> Value:
+        if not isinstance(value, str):
+            raise self._no_moment(moments.not_text(value, self.moment_type), value)
+        if not value.strip():
+            raise self._no_moment("must not be blank; send null for a missing value", value)
+        return self._moment(value.strip(), value)
+
+    def _moment(self, stripped: str, raw: str) -> Value:
+        try:
+            text = moments.canonical(stripped, self.moment_type, self.format)
+        except BadMoment as bad:
+            raise self._no_moment(str(bad), raw) from None
+        if self.limits != (None, None):
+            self._check_limits(moments.code(text, self.moment_type), raw)
+        return text
 
     def _boolean_json(self, value: Any) -> Value:
         if isinstance(value, bool):
@@ -287,9 +355,10 @@ class Column:
         """Returns the warning code of a value outside the training data's range or levels, or None."""
         if value is None or self.seen is None:
             return None
-        if self.is_numeric:
+        if self.is_numeric or self.is_temporal:
             low, high = self.seen.minimum, self.seen.maximum
-            is_inside = low is None or high is None or low <= value <= high  # type: ignore[operator]
+            number = moments.code(value, self.moment_type) if isinstance(value, str) else value
+            is_inside = low is None or high is None or low <= number <= high
             return None if is_inside else "out_of_range"
         is_open = self.type == "category" and not self.levels
         return "unseen_level" if is_open and value not in self._seen_levels else None
@@ -309,6 +378,11 @@ class Column:
             return self._bad("not_an_integer", f"must be a whole number{hint}", value)
         return self._bad("not_a_number", f"must be a number{hint}", value)
 
+    def _no_moment(self, reason: str, value: Any) -> BadValue:
+        if self.type == "datetime":
+            return self._bad("not_a_datetime", reason, value)
+        return self._bad("not_a_date", reason, value)
+
     def _not_boolean(self, value: Any) -> BadValue:
         return self._bad("not_a_boolean", "must be true or false", value, (True, False, "yes", "no", 1, 0))
 
@@ -316,8 +390,10 @@ class Column:
         return self._bad("not_a_level", "must be one of its levels", value, self.levels)
 
     def _out_of_bounds(self, value: Any) -> BadValue:
-        low = "" if self.minimum is None else f"at least {self.minimum:.15g}"
-        high = "" if self.maximum is None else f"at most {self.maximum:.15g}"
+        low, high = (
+            "" if bound is None else f"{words} {bound if isinstance(bound, str) else f'{bound:.15g}'}"
+            for words, bound in (("at least", self.minimum), ("at most", self.maximum))
+        )
         limits = " and ".join(part for part in (low, high) if part)
         return self._bad("out_of_bounds", f"must be {limits}", value)
 

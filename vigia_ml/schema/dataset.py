@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from vigia_ml.schema import moments
 from vigia_ml.schema.columns import BadValue, Column, Seen, Value, written_name
 from vigia_ml.schema.faults import REPORTED_FAULTS, Fault, clip, echo
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
@@ -291,8 +292,11 @@ def example_value(column: Column) -> Value:
         return column.levels[0]
     if column.type == "boolean":
         return False
+    if column.is_temporal:
+        return str(column.minimum or column.maximum or moments.EXAMPLE[column.moment_type])
     if column.is_numeric:
-        low = column.minimum if column.minimum is not None else min(0.0, column.maximum or 0.0)
+        least, most = column.limits
+        low = least if least is not None else min(0.0, most or 0.0)
         return int(low) if column.type == "integer" else float(low)
     return column.seen.levels[0] if column.seen and column.seen.levels else "text"
 

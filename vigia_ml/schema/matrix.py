@@ -1,8 +1,9 @@
 """Rows as one matrix of doubles: the input of a compiled engine. No scikit-learn and no pandas here.
 
 The matrix has one column per column of the schema, in its order. A number, integer or boolean is coded as its
-value (true = 1), a category as the position of its level in `levels_of`, another text as `UNSEEN`, a null as
-NaN. A text column has no levels, so all its texts are `UNSEEN`: no compiled engine reads them.
+value (true = 1), a date as its days and a datetime as its seconds since 1970-01-01, a category as the
+position of its level in `levels_of`, another text as `UNSEEN`, a null as NaN. A text column has no levels, so
+all its texts are `UNSEEN`: no compiled engine reads them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vigia_ml.schema import Column, DatasetSchema, Value
-from vigia_ml.schema.value_checks import BY_COLUMN_FROM
+from vigia_ml.schema import Column, DatasetSchema, Value, moments
+from vigia_ml.schema.moments import MomentType
+from vigia_ml.schema.value_checks import BY_COLUMN_FROM, TEXTS_KEPT
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,12 +34,19 @@ def levels_of(column: Column) -> tuple[str, ...]:
 
 
 def encode_columns(schema: DatasetSchema, columns: Mapping[str, Iterable[Any]]) -> Floats:
-    """Encodes columns (numbers as floats, categories as str or None) as a matrix (n, p), C-contiguous."""
+    """Encodes columns as a matrix (n, p), C-contiguous.
+
+    Parameters
+    ----------
+    columns : name -> values (n,): numbers as floats, categories as str or None, dates as canonical texts or
+        None, or as an array of their codes.
+    """
     coded = []
     for column in schema.columns:
         values = columns[column.name]
-        codes = values if _is_numeric(column) else map(_table(column).__getitem__, values)
-        coded.append(np.array(list(codes), dtype=np.float64))
+        if not _is_numeric(column) and not isinstance(values, np.ndarray):
+            values = map(_table(column).__getitem__, values)
+        coded.append(np.array(list(values), dtype=np.float64))
     return np.ascontiguousarray(np.column_stack(coded))
 
 
@@ -104,5 +113,21 @@ def _is_numeric(column: Column) -> bool:
     return column.type in ("number", "integer", "boolean")
 
 
-def _table(column: Column) -> _Table:
+class _Moments(dict[Any, float]):
+    """Canonical text of a date or datetime -> code; some are remembered."""
+
+    def __init__(self, kind: MomentType) -> None:
+        super().__init__({None: np.nan})
+        self.kind: MomentType = kind
+
+    def __missing__(self, text: str) -> float:
+        code = moments.code(text, self.kind)
+        if len(self) < TEXTS_KEPT:
+            self[text] = code
+        return code
+
+
+def _table(column: Column) -> dict[Any, float]:
+    if column.is_temporal:
+        return _Moments(column.moment_type)
     return _Table({level: float(code) for code, level in enumerate(levels_of(column))} | {None: np.nan})

@@ -18,7 +18,7 @@ THOUSANDS: Final = {"": "none", ",": "comma", ".": "point", " ": "space", "'": "
 THOUSANDS_WORDS: Final = (",", ".", "space", "apostrophe", "none")
 
 # Words of R, pandas and SQL; Excel's errors; marks of SAS, Stata and people.
-_WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|null|(null)|none|nil|\n"
+_WORDS: Final = r"na|n/a|n.a.|#n/a|#na|<na>|nan|nat|null|(null)|none|nil|\n"
 _ERRORS: Final = "#value!|#div/0!|#ref!|#num!|#name?"
 _SHORT: Final = "?|-|--|---|\u2013|\u2014|.|.."
 MISSING_WORDS: Final = frozenset("|".join((_WORDS, _ERRORS, _SHORT)).split("|"))

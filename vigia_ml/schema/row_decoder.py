@@ -5,8 +5,9 @@ gives the same values; it declines all others, and `DatasetSchema.read` reads th
 much, but must never accept a row that the schema rejects: a property test compares the two.
 
 msgspec decodes and checks types and bounds in C. This module checks the rest: duplicate names (each name is
-followed by one colon, so the body must have as many colons as fields), other spellings of names (the second
-request with a spelling compiles it), and texts that are valid only after normalisation (they are remembered).
+followed by one colon, so the body must have as many colons as fields and times of day), other spellings of
+names (the second request with a spelling compiles it), and texts that are valid only after normalisation
+(they are remembered).
 """
 
 from __future__ import annotations
@@ -89,17 +90,19 @@ class Rows:
         ) or any(bool((matrix[:, at] < 0).any()) for at, _ in self.compiled.open)  # below 0: `UNSEEN`
 
     def _is_flagged(self, row: tuple[Any, ...]) -> bool:
-        for at, low, high in self.compiled.ranges:
+        for at, low, high in self.compiled.number_ranges:
             if row[at] is not None and not low <= row[at] <= high:
                 return True
-        return any(column.warning(row[at]) is not None for at, column in self.compiled.open)
+        return any(column.warning(row[at]) is not None for at, column in self.compiled.read_for_warnings)
 
 
 class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
-    ranges : see `vigia_ml.schema.value_checks.ranges`. open : (position, column) of each category that
-    accepts any level but whose training levels are known.
+    ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers. open : (position,
+        column)
+    of each category that accepts any level but whose training levels are known; read_for_warnings : those
+    and the columns of dates.
     """
 
     def __init__(self, schema: DatasetSchema) -> None:
@@ -120,6 +123,12 @@ class CompiledSchema:
             (at, column) for at, column in enumerate(schema.columns)
             if column.type == "category" and not column.levels and column.seen is not None
         )  # fmt: skip
+        temporal = {at: column for at, column in enumerate(schema.columns) if column.is_temporal}
+        self.number_ranges = tuple(each for each in self.ranges if each[0] not in temporal)
+        self.read_for_warnings = (
+            *self.open,
+            *((at, temporal[at]) for at, *_ in self.ranges if at in temporal),
+        )
 
     def decode(self, body: bytes, most: int) -> Rows | None:
         """Returns the rows of one JSON object or of an array of 1 to `most` objects, all valid; else None.
@@ -129,10 +138,10 @@ class CompiledSchema:
         single = body[:1] == b"{" or body.lstrip()[:1] == b"{"
         for spelling in self._spellings:
             try:
-                decoded, keys, fields = spelling.decode(body, single=single)
+                decoded, keys, colons = spelling.decode(body, single=single)
                 # A field that stands twice gives the body more colons than the rows have fields. So does a
                 # colon within a text; then `DatasetSchema.read` decides.
-                if not 0 < len(decoded) <= most or _colons(body) != fields:
+                if not 0 < len(decoded) <= most or _colons(body) != colons:
                     return None
                 values, coded = self._read(decoded)
                 return Rows(self, values, keys, coded)
@@ -221,6 +230,7 @@ class _Spelling:
         renamed = dict(zip([field[0] for field in fields], [*written, key, *others], strict=True))
         self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
+        self._temporal = [at for at, column in enumerate(schema.columns) if column.is_temporal]
         self._all_fields = _decoders(fields, renamed)
         # Most rows have no key; their structs hold the columns alone.
         plain = key == KEY_FIELD and not others
@@ -231,10 +241,16 @@ class _Spelling:
         return written <= self._names
 
     def decode(self, body: bytes, *, single: bool) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
-        """Returns (the columns' values in the schema's order, the client keys, the number of fields).
+        """Returns (the columns' values in the schema's order, the client keys, the number of colons).
 
-        An absent field is null, and does not count.
+        A field has a colon, and a time of day has further ones. An absent field is null, and does not count.
+
+        Raises
+        ------
+        Declined : the body holds an escaped colon, which would balance that of a duplicate name.
         """
+        if self._temporal and b"\\u003" in body:
+            raise Declined
         if self._columns_alone is not None:
             try:
                 rows = self._columns_alone(body, single)
@@ -242,12 +258,23 @@ class _Spelling:
                 pass  # a row has a key
             else:
                 values, absent = self._filled(rows)
-                return values, [None] * len(rows), self._width * len(rows) - absent
+                colons = self._width * len(rows) - absent
+                return (
+                    values,
+                    [None] * len(rows),
+                    self._with_times(values, colons) if self._temporal else colons,
+                )
         rows = self._all_fields(body, single)
         others = [row[self._width :] for row in rows]
         values, absent = self._filled([row[: self._width] for row in rows])
         absent += sum([row.count(UNSET) for row in others])
-        return values, [_key(row[0]) for row in others], len(self._names) * len(rows) - absent
+        colons = len(self._names) * len(rows) - absent
+        return values, [_key(row[0]) for row in others], self._with_times(values, colons)
+
+    def _with_times(self, rows: list[tuple[Any, ...]], colons: int) -> int:
+        """Adds the number of colons within the texts of dates."""
+        texts: list[str] = [row[at] for at in self._temporal for row in rows if row[at] is not None]
+        return colons + sum([text.count(":") for text in texts])
 
     def _filled(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
         """Returns the rows with nulls in place of absent fields, and the number of these."""

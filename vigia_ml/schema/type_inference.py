@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from vigia_ml.schema import moments
 from vigia_ml.schema.column_stats import ColumnStats
 from vigia_ml.schema.columns import LONGEST_NAME, TRUE_WORDS, Column, ColumnType, Normalisation, Value
+from vigia_ml.schema.date_forms import DateForm
 from vigia_ml.schema.faults import counted
 from vigia_ml.schema.numerals import PARENTHESES
 
@@ -45,6 +47,9 @@ def guess_column(
     sample : cells of the column from the whole file, for the example.
     name : canonical name. aliases : other names, such as the name in the header.
     """
+    form = tally.date_form
+    if isinstance(form, DateForm):
+        return _with_blanks(_dates(tally, form, name, aliases), tally)
     kind, remarks = _guess_type(tally)
     is_number = kind in ("integer", "number")
     column = Column(
@@ -62,12 +67,34 @@ def guess_column(
         column = _with_range(column, tally, sample, remarks)
     else:
         column = _with_texts(column, tally, remarks)
+    return _with_blanks(Guess(column, tuple(remarks)), tally)
+
+
+def _with_blanks(guess: Guess, tally: ColumnStats) -> Guess:
+    column, remarks = guess.column, list(guess.remarks)
     if tally.missing:
         count = f"{tally.blanks:,} of {tally.rows:,} cells are blank or {_some(column.missing)}"
         remarks.append(f"{count}, which count as missing: the column may be null")
     elif tally.blanks:
         remarks.append(f"{tally.blanks:,} of {tally.rows:,} cells are blank: the column may be null")
     return Guess(column, tuple(remarks))
+
+
+def _dates(tally: ColumnStats, form: DateForm, name: str, aliases: tuple[str, ...]) -> Guess:
+    column = Column(
+        name,
+        form.kind,
+        nullable=bool(tally.blanks),
+        aliases=aliases,
+        missing=tuple(sorted(tally.missing)),
+        format=form.form,
+    )
+    texts = sorted(str(column.from_text(text)) for text in tally.counts)
+    # The first of the middle month: typical, and not the value of a single row.
+    example = moments.canonical(f"{texts[len(texts) // 2][:7]}-01", form.kind)
+    written = f", written {form.form}" if form.form else ""
+    remark = f"{form.kind}s from {texts[0]} to {texts[-1]}{written}; later ones have no training rows"
+    return Guess(replace(column, example=example), (remark,))
 
 
 def null_options(words: Iterable[str]) -> str:

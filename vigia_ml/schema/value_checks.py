@@ -96,14 +96,18 @@ def decoded_type(column: Column) -> Any:
 
 
 def _limits(column: Column, largest: float) -> tuple[float, float]:
-    low = -largest if column.minimum is None else max(float(column.minimum), -largest)
-    high = largest if column.maximum is None else min(float(column.maximum), largest)
-    return low, high
+    low, high = column.limits
+    return (
+        -largest if low is None else max(float(low), -largest),
+        largest if high is None else min(float(high), largest),
+    )
 
 
 def ranges(schema: DatasetSchema) -> Iterable[tuple[int, float, float]]:
-    """Yields (position, lowest, highest) of the numeric columns whose training range is known."""
+    """Yields (position, lowest, highest) of the numbers and dates whose training range is known."""
     for at, column in enumerate(schema.columns):
         seen = column.seen
-        if column.is_numeric and seen is not None and seen.minimum is not None and seen.maximum is not None:
+        if seen is None or not (column.is_numeric or column.is_temporal):
+            continue
+        if seen.minimum is not None and seen.maximum is not None:
             yield at, seen.minimum, seen.maximum

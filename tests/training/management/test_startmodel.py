@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from threadpoolctl import threadpool_limits
 from training import catalogue
 from vigia_ml.declaration import ModelDeclaration
 from vigia_ml.engines.onnx import OnnxEngine
+from vigia_ml.engines.onnx_export.compile import compile_pipeline
+from vigia_ml.engines.parity import check
 from vigia_ml.engines.selection import choose
 from vigia_ml.engines.sklearn import SklearnEngine
 from vigia_ml.fitting import fit as fitting
@@ -239,16 +242,16 @@ def test_headers_too_long_for_a_column_are_shortened_and_stay_accepted(tmp_path:
     assert low < high
 
 
-def test_identifiers_dates_and_leaks_are_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_identifiers_and_leaks_are_left_out_with_a_reason_and_dates_are_kept(tmp_path: Path) -> None:
     file = write_csv(tmp_path / "sales.csv", sales_rows())
     started = start("sales", file, tmp_path)
-    assert started.schema.names == ("temperature", "open", "note")
-    assert started.schema.ignored == ("n", "order", "shop", "day", "cash", "card")
+    assert started.schema.names == ("day", "temperature", "open", "note")
+    assert started.schema.by_name["day"].type == "date"
+    assert started.schema.ignored == ("n", "order", "shop", "cash", "card")
     for reason in (
         "a counter: it rises from row to row",
         "an identifier: every row has its own",
         "a constant: every cell is 'Madrid'",
-        "a date, such as '2024-01-15'",
         "gives the target away: cash + card = total in every row",
     ):
         assert reason in started.output
@@ -258,8 +261,8 @@ def test_identifiers_dates_and_leaks_are_left_out_with_a_reason(tmp_path: Path) 
 
     fitted = fit(started.declared, file, tmp_path)
     assert fitted.metrics["r2"] > 0.7
-    whole_row = {"n": 1, "order": "A1", "shop": "X", "day": "today", "cash": 1, "card": 2, "total": 3}
-    features = {"temperature": 20.5, "open": True, "note": None}
+    whole_row = {"n": 1, "order": "A1", "shop": "X", "cash": 1, "card": 2, "total": 3}
+    features = {"day": "2025-01-31", "temperature": 20.5, "open": True, "note": None}
     low, high = ask(fitted, whole_row | features | {"temperature": 0}, features).values
     assert low < high
 
@@ -538,7 +541,7 @@ def test_a_file_in_the_format_of_the_air_quality_station_is_read(tmp_path: Path)
     )
     assert "20 blank rows skipped" in started.output
     assert started.schema.find("CO(GT)").missing == ("-200",)  # type: ignore[union-attr]
-    assert fit(started.declared, file, tmp_path).schema.names == ("co_gt", "nox_gt", "AH")
+    assert fit(started.declared, file, tmp_path).schema.names == ("Date", "co_gt", "nox_gt", "AH")
 
 
 # -- files -----------------------------------------------------------------------------------------------
@@ -692,16 +695,77 @@ def test_any_names_and_levels_give_a_file_that_compiles_to_the_proposed_schema(t
     assert_well_written(tmp_path)
 
 
+def dated_rows(form: str, count: int = 240) -> Rows:
+    """Returns a CSV whose target depends on the month of one date and the hour of a time."""
+    random = np.random.default_rng(6)
+    rows = [["bought", "seen at", "size", "price"]]
+    for _ in range(count):
+        bought = datetime(2020, 1, 1) + timedelta(days=int(random.integers(0, 1500)))
+        seen = datetime(2020, 1, 1) + timedelta(minutes=int(random.integers(0, 1500 * 1440)))
+        size = random.normal()
+        price = 10 * bought.month + seen.hour + size
+        written = "" if random.random() < 0.05 else bought.strftime(form)
+        rows.append([written, seen.isoformat(" "), f"{size:.2f}", f"{price:.2f}"])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("form", "declared"),
+    [("%Y-%m-%d", ""), ("%d/%m/%Y", "%d/%m/%Y"), ("%m/%d/%y", "%m/%d/%y"), ("%d.%m.%Y", "%d.%m.%Y"),
+     ("%d-%b-%Y", "%d-%b-%Y"), ("%Y%m%d", "%Y%m%d")],
+)  # fmt: skip
+def test_dates_become_columns_in_the_form_of_the_file(form: str, declared: str, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "dated.csv", dated_rows(form))
+    started = start("dated", file, tmp_path, "--target", "price")
+    bought, seen_at, _ = started.schema.columns
+    assert (bought.type, bought.format, bought.nullable) == ("date", declared, True)
+    assert (seen_at.type, seen_at.format, seen_at.aliases) == ("datetime", "", ("seen at",))
+    assert "# guessed: dates from 2020-01-0" in started.text
+    assert_well_written(started.path)
+    fitted = fit(started.declared, file, tmp_path)
+    assert fitted.metrics["r2"] > 0.9
+    row = {"bought": "2023-02-05", "seen at": "2023-02-05T04:00:00Z", "size": 0}
+    low, high = ask(fitted, row, row | {"bought": "2023-11-05T00:00:00.000Z"}).values
+    assert low < 50
+    assert high > 100
+    compiled = compile_pipeline(fitted.pipeline, fitted.schema, "regression")
+    engine = OnnxEngine.from_bytes(compiled, fitted.schema)
+    parity = check(fitted.pipeline, engine, fitted.schema, fitted.train_features, "regression", 1, 500)
+    assert parity.passed, parity.reason
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (
+            ["03/04/2020", "05/06/2021"],
+            "dates such as '03/04/2020' that may be written as %d/%m/%Y or %m/%d/%Y",
+        ),
+        (["14.06.2021", "14/06/2021"], "dates in several forms, such as '14.06.2021'"),
+    ],
+)
+def test_dates_with_two_readings_are_left_out_with_the_reason(
+    cells: list[str], reason: str, tmp_path: Path
+) -> None:
+    rows = [
+        ["day", "size", "price"],
+        *([cells[n % 2], str(n * 37 % 101), str(n * 37 % 11)] for n in range(60)),
+    ]
+    started = start("unclear", write_csv(tmp_path / "unclear.csv", rows), tmp_path, "--target", "price")
+    assert started.schema.ignored == ("day",)
+    assert reason in started.output
+
+
 # -- published data ------------------------------------------------------------------------------------
 
 
 @pytest.mark.real_data
 def test_the_bicycles_lose_their_leaks_and_are_still_predicted(data_dir: Path, tmp_path: Path) -> None:
     started = start("bikes", "bike_hour.csv", tmp_path, "--target", "cnt")
-    assert started.schema.ignored == ("instant", "dteday", "casual", "registered")
+    assert started.schema.ignored == ("instant", "casual", "registered")
     for line in (
         "instant     LEFT OUT         a counter: it rises from row to row",
-        "dteday      LEFT OUT         a date, such as '2011-01-01'",
+        "dteday      date             dates from 2011-01-01 to 2012-12-31; later ones have no training rows",
         "casual      LEFT OUT         gives the target away: casual + registered = cnt in every row",
         "registered  LEFT OUT         gives the target away: casual + registered = cnt in every row",
     ):

@@ -1,4 +1,4 @@
-"""What versions can do works on pushed ones: comparison with trained ones, profiles, pruning, drift."""
+"""Pushed versions: comparison with trained ones, profiles, pruning, retraining and drift."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def test_the_rows_of_a_push_are_weighted(api: APIClient, tmp_path: Path) -> None
     package = Package(tmp_path)
     package.schema = replace(package.schema, weight="times")
     package.manifest["schema"] = package.schema.to_json()
-    weights = np.arange(HELD) % 3.0
+    weights = (np.arange(HELD) % 3).astype(np.float64)
     for part in ("train", "holdout"):
         table = pq.read_table(package.file(part))
         times = pa.array(weights if part == "holdout" else np.ones(table.num_rows))

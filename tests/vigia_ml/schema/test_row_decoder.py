@@ -30,6 +30,8 @@ SMALL = DatasetSchema(
         Column("city", "category", nullable=True, seen=Seen(levels=("lugo", "vigo")), normalise="lower"),
         Column("note", "text", max_length=12),
         Column("baños", "integer"),
+        Column("born", "date", minimum="1900-01-01", format="%d/%m/%Y", seen=Seen(0.0, 20_000.0)),
+        Column("at", "datetime", nullable=True, missing=("never",), seen=Seen(0.0, 1.7e9)),
     ),
     target=Column("price", "number"),
     key="ref",
@@ -38,7 +40,9 @@ SMALL = DatasetSchema(
 )
 VALID: dict[str, Any] = {
     "size": 2.5, "count": 3, "sunny": True, "kind": "small", "city": "vigo", "note": "ok", "baños": 1,
+    "born": "2000-02-29", "at": "2026-11-30T05:18:09Z",
 }  # fmt: skip
+BORN = b',"born":"2000-01-01"}'
 MODELS = ["churn", "cars", "cars_v3", "houses", "bikes"]
 REAL = [catalogue.get(name).schema for name in MODELS]
 
@@ -110,6 +114,9 @@ LITERALS = st.one_of(
             '" small "', '"Big One"', '"big_one"', '"VIGO"', '"lugo"', '"never seen"',
             '"\\u0000"', '"\\ud800"', '"a:b"',
             '"\\ud83d\\ude00"', '"n\\u0303"', '[]', '{"a": 1}', "[1]", "9" * 400, "1" * 330,
+            '"2026-11-30"', '"1899-12-31"', '"2026-02-29"', '"30/11/2026"', '"2026-11-30T00:00:00.000Z"',
+            '"2026-11-30 05:18:09.123456789+01"', '"2026-11-30t05\\u003a18z"', '"2026-11-30T05\\u003A18:00"',
+            '"2026-11-30T24:00:00"', '"0000-00-00"', '"NEVER"', '" 2026-11-30 "', "1764480000", '"45991"',
         ]
     ),
     st.text(max_size=14).map(lambda text: json.dumps(text, ensure_ascii=False)),
@@ -237,6 +244,9 @@ def test_a_models_own_example_is_accepted(schema: DatasetSchema) -> None:
     "changed",
     [
         {}, {"count": None}, {"sunny": 0}, {"sunny": "yes"}, {"kind": "Big One"}, {"city": "VIGO"},
+        {"born": "29/02/2000"}, {"born": "2000-02-29T00:00:00.000Z"}, {"born": "2026-11-30"}, {"at": None},
+        {"at": "never"}, {"at": "2026-11-30"}, {"at": "2026-11-30 05:18:09.25+01:00"},
+        {"at": "2026-11-30T05:18:09.250000Z"},
         {"city": "never seen"}, {"count": 3.0}, {"size": 3}, {"_key": 5}, {"_key": None}, {"note": " ü "},
     ],
     ids=str,
@@ -253,9 +263,13 @@ def test_absent_optional_fields_are_null() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"size":1,"size":2,"count":1,"sunny":true,"kind":"small","city":"vigo","note":"x","ba\xc3\xb1os":1}',
-        b'{"size":1,"count":1,"count":1,"sunny":true,"kind":"small","note":"x","ba\xc3\xb1os":1}',
+        b'{"size":1,"size":2,"count":1,"sunny":true,"kind":"small","city":"vigo","note":"x","ba\xc3\xb1os":1,"born":"2000-01-01"}',
+        b'{"size":1,"count":1,"count":1,"sunny":true,"kind":"small","note":"x","ba\xc3\xb1os":1,"born":"2000-01-01"}',
         b'{"size":1,"kind":"small","note":"x","ba\xc3\xb1os":1,"_key":"a","_key":"a"}',
+        # The escaped colon of a time would balance that of the second name.
+        b'{"size":1,"size":2,"kind":"small","note":"x","ba\xc3\xb1os":1,"at":"2026-11-30T05\\u003a18Z"'
+        + BORN,
+        b'{"size":1,"size":2,"kind":"small","note":"x","ba\xc3\xb1os":1,"at":"2026-11-30T05:18Z"' + BORN,
     ],
 )
 def test_the_decoder_never_accepts_a_duplicate_name(body: bytes) -> None:

@@ -188,8 +188,17 @@ def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
         ("who", [f"{i * 7919 % 9973:05d}-XYZ" for i in range(40)], "an identifier"),
         ("n", ["5"] * 40, "a constant"),
         ("n", [""] * 40, "every cell is blank"),
-        ("day", [f"2011-01-{i % 28 + 1:02d}" for i in range(40)], "a date"),
-        ("n", [f"201101{i % 28 + 1:02d}" for i in range(40)], "a date"),
+        (
+            "day",
+            ["2011-01-13"] * 39 + ["soon"],
+            "a date, such as '2011-01-13', but not in cells such as 'soon'",
+        ),
+        ("day", [f"2011-01-{i % 12 + 1}" for i in range(38)] + ["9/8/2011"] * 2, "dates in several forms"),
+        (
+            "day",
+            [f"{i % 12 + 1}/7/2011" for i in range(40)],
+            "dates such as '1/7/2011' that may be written as",
+        ),
         ("updated", [f"{1674860880 + (i * 7919) % 997 * 60}.0" for i in range(40)], "a time stamp"),
     ],
 )
@@ -206,10 +215,39 @@ def test_identifiers_constants_and_dates_are_left_out(name: str, cells: list[str
         ("weight", [f"{i} kg" for i in range(40)]),
         ("flag", ["x", ""] * 20),
         ("year", [str(2000 + i % 22) for i in range(40)]),
+        ("day", [f"2011-01-{i % 28 + 1:02d}" for i in range(40)]),
+        ("id", [f"2011-01-01T{i // 60:02d}:{i % 60:02d}:00Z" for i in range(40)]),
+        ("n", [f"201101{i % 28 + 1:02d}" for i in range(40)]),
     ],
 )
 def test_columns_that_resemble_identifiers_stay(name: str, cells: list[str]) -> None:
     assert non_features.why_left_out(tally(cells, name), cells) == ""
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "form", "example"),
+    [
+        (["2011-01-13", "2012-03-04"], "date", "", "2012-03-01"),
+        (["2011-01-13T00:00:00.000Z", "2012-03-04"], "date", "", "2012-03-01"),
+        (["2011-01-13 10:30:00+01", "2012-03-04"], "datetime", "", "2012-03-01T00:00:00Z"),
+        (["13/1/2011", "4/3/2012"], "date", "%d/%m/%Y", "2012-03-01"),
+        (["1/13/2011 5:18 PM", "3/4/2012 12:00 AM"], "datetime", "%m/%d/%Y %I:%M %p", "2012-03-01T00:00:00Z"),
+        (["01.02.2011", "04.03.2012"], "date", "%d.%m.%Y", "2012-03-01"),
+        (["2011/01/13", "2012/03/04"], "date", "%Y/%m/%d", "2012-03-01"),
+        (["2011-1-3", "2012-03-04"], "date", "%Y-%m-%d", "2012-03-01"),
+        (["13-Jan-11", "4-Mar-12"], "date", "%d-%b-%y", "2012-03-01"),
+        (["20110113", "20120304"], "date", "%Y%m%d", "2012-03-01"),
+        (["01/01/2011", "04/04/2012"], "date", "%d/%m/%Y", "2012-04-01"),  # the same dates either way
+    ],
+)
+def test_dates_are_recognised(cells: list[str], kind: str, form: str, example: str) -> None:
+    column = guess([*cells * 20, ""]).column
+    assert (column.type, column.format, column.example, column.nullable) == (kind, form, example, True)
+
+
+def test_words_for_a_missing_date_are_declared() -> None:
+    column = guess([*["2011-01-13", "2012-03-04"] * 20, "NaT", "N/A"]).column
+    assert (column.type, column.missing, column.nullable) == ("date", ("N/A", "NaT"), True)
 
 
 RANDOM = np.random.default_rng(7)

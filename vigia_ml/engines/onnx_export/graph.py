@@ -210,6 +210,8 @@ class Graph:
         if data.texts:
             names = first_of([column.name for column in data.texts], 4)
             raise self.cannot(step, f"takes {names} as text in a way that the compiler does not support")
+        if dates := [column.name for column in data.columns if column.is_temporal]:
+            raise self.cannot(step, f"takes {first_of(dates, 4)} as dates: put DateParts before it")
         limit = max((_limit(column) for column in data.columns), default=0.0)
         return Tensor(self.gather(data.matrix, data.places), len(data.columns), limit)
 
@@ -319,6 +321,6 @@ def _limit(column: Column) -> float:
     if column.type == "boolean":
         return 1.0
     widest = EXACT_INTEGER if column.type == "integer" else LARGEST
-    low = -widest if column.minimum is None else column.minimum
-    high = widest if column.maximum is None else column.maximum
+    least, most = column.limits
+    low, high = -widest if least is None else least, widest if most is None else most
     return float(min(max(abs(low), abs(high)), widest))

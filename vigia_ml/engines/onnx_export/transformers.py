@@ -33,6 +33,7 @@ from sklearn.preprocessing import (
 )
 
 from vigia_ml.engines.onnx_export import mixed, numbers, powers, terms
+from vigia_ml.engines.onnx_export.dates import date_parts
 from vigia_ml.engines.onnx_export.encoders import BY_VALUE, look_up
 from vigia_ml.engines.onnx_export.functions import apply
 from vigia_ml.engines.onnx_export.graph import DOUBLE, WIDEST, Derived, Frame, Graph, Tensor
@@ -43,6 +44,7 @@ from vigia_ml.engines.onnx_export.terms import TextFrame, Wide
 from vigia_ml.schema import Column
 from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.cars import CarColumns, LinearDesign
+from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
 from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
@@ -263,7 +265,7 @@ def _house_geometry(step: HouseGeometry, data: Data, graph: Graph) -> Data:
         over, under, declared = column(above), column(below), frame.columns[frame.names.index(below)]
         is_positive = graph.node("Greater", under.name, graph.constant(0.0))
         divided = graph.node("Div", over.name, under.name)
-        least = 1.0 if declared.type == "integer" else max(declared.minimum or 0.0, 0.0)
+        least = 1.0 if declared.type == "integer" else max(declared.limits[0] or 0.0, 0.0)
         limit = over.limit / least if least else np.inf
         return Tensor(graph.node("Where", is_positive, divided, graph.constant(np.nan)), 1, limit)
 
@@ -350,6 +352,7 @@ STEPS: Final[dict[type, Callable[[Any, Data, Graph], Data]]] = {
     OutOfFoldEstimate: _out_of_fold,
     CarColumns: lambda step, data, graph: car_columns(step, _frame(step, data, graph), graph),
     LinearDesign: _linear_design,
+    DateParts: lambda step, data, graph: date_parts(step, _frame(step, data, graph), graph),
     OriginalColumns: lambda step, data, graph: original_columns(step, _frame(step, data, graph), graph),
     RowsToDicts: lambda step, data, graph: rows_to_dicts(step, _frame(step, data, graph), graph),
     DictVectorizer: _vectorize,
