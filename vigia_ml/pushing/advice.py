@@ -21,7 +21,10 @@ _BY_STEP: Final = {
     "AdaBoostRegressor": f"its median jumps where trees disagree; {_TREES}",
     "BaggingClassifier": "RandomForestClassifier samples columns as well (max_features), and compiles",
     "BaggingRegressor": "RandomForestRegressor samples columns as well (max_features), and compiles",
-    "CalibratedClassifierCV": 'method="sigmoid" compiles',
+    "CalibratedClassifierCV": (
+        'method="sigmoid" around LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier or a forest '
+        "compiles"
+    ),
     "ColumnTransformer": "give text columns to OneHotEncoder, OrdinalEncoder or TargetEncoder",
     "DictVectorizer": "fit on the frame itself, with OneHotEncoder in a ColumnTransformer",
     "DummyClassifier": "the service computes this baseline for every model by itself",

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, QuantileTransformer, StandardScaler
@@ -31,7 +31,9 @@ Y = penguins()["species"]
     ("model", "message"),
     [
         (LinearSVC(), "LinearSVC gives no probabilities.*CalibratedClassifierCV"),
-        (SVC(), "SVC gives no probabilities"),
+        (SVC(), r"SVC gives no probabilities.*SVC\(probability=True\)"),
+        (Perceptron(), r"Perceptron gives no probabilities.*SGDClassifier\(loss"),
+        (CalibratedClassifierCV(SVC()), "would refuse.*around LogisticRegression"),
         (RidgeClassifier(), "RidgeClassifier gives no probabilities"),
         (SGDClassifier(), 'loss="log_loss"'),
         (VotingClassifier([("a", clone(LOGISTIC))]), 'voting="soft"'),
