@@ -69,7 +69,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Archive": (
-        "What is no longer used: it serves no request, and its rows and its lineage stay.",
+        "Archived models, versions and datasets serve no request; their rows and their lineage stay.",
         {
             "list_datasets": "List the datasets of a model",
             "get_dataset": "Show one dataset",

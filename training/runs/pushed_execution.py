@@ -1,7 +1,7 @@
 """The job of a push: it checks and tries the graph, evaluates it on the hold-out that was sent, and builds
 the version.
 
-Nothing that the client says about the graph's quality is believed: this service computes answers, metrics,
+The service believes nothing that the client says about the graph's quality: it computes answers, metrics,
 baseline, gate and reference profile itself. The client's files are decoded and the graph first runs in a
 sandbox, without database, keys and network (see `vigia_ml.sandbox`).
 """

@@ -222,7 +222,7 @@ def _trees(node: Node) -> list[Made]:
     node.alike([source], [DOUBLE])
     width, targets = node.columns(source), node.integer("n_targets")
     if node.integer("aggregate_function") != 1 or node.integer("post_transform", 0) != 0:
-        raise node.bad("does another thing than add up leaves")
+        raise node.bad("has another aggregate or transformation than the sum of the leaves")
     features, yes, yes_leaf, no, no_leaf, missing = map(node.integers, NODES)
     leaves, roots = node.integers("leaf_targetids"), node.integers("tree_roots")
     count = len(node.doubles("nodes_splits"))
@@ -231,10 +231,10 @@ def _trees(node: Node) -> list[Made]:
         raise node.bad("has arrays of different lengths")
     modes = node.tensor("nodes_modes")
     if list(modes.dims) != [count] or modes.data_type != TensorProto.UINT8 or modes.external_data:
-        raise node.bad("has other comparisons than its nodes")
+        raise node.bad("has another number of comparisons than of nodes")
     compared = modes.raw_data if modes.raw_data else bytes(_bytes(modes.int32_data))
     if compared != bytes(count):
-        raise node.bad("compares otherwise than by at most")
+        raise node.bad("has another comparison than <= (BRANCH_LEQ)")
     _inside(node, features, width, "features")
     _inside(node, leaves, targets, "targets")
     for flags in (yes_leaf, no_leaf, missing):
