@@ -328,7 +328,7 @@ class ActivateSerializer(ReasonSerializer):
 
 class DeleteBytesSerializer(ReasonSerializer):
     confirm = serializers.CharField(
-        help_text="Name of the model, number of the version or sha256 of the dataset, as in the path of the route."
+        help_text="Name of the model, number of the version or sha256 of the dataset, as in the path."
     )
 
 

@@ -59,7 +59,9 @@ def _origin(row: RegisteredModel) -> str:
     """Returns the source of a model's versions."""
     if declarations.is_trainable(row):
         return "file of the catalogue"
-    return "application" if providers.find(row.name) else "pushes and imports" if row.declared else "its file was removed"
+    if providers.find(row.name):
+        return "application"
+    return "pushes and imports" if row.declared else "its file was removed"
 
 
 def _newest_version(row: RegisteredModel) -> int:
@@ -70,8 +72,8 @@ def _newest_version(row: RegisteredModel) -> int:
 class RegisteredModelAdmin(ArchivablePages):
     model_field: ClassVar = "pk"
     nothing_yet: ClassVar = (
-        "A file in training/catalogue/ declares a model, and the next start registers it; a push or an import "
-        "creates one without a file."
+        "A file in training/catalogue/ declares a model, and the next start registers it. A push or an "
+        "import creates a model without a file."
     )
     list_display: ClassVar = [
         "name",

@@ -67,7 +67,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="seconds for each of the two openings (default: 600)",
     )
     parser.add_argument(
-        "--memory", type=float, default=6.0, metavar="GIB", help="address space of each opening in GiB (default: 6)"
+        "--memory",
+        type=float,
+        default=6.0,
+        metavar="GIB",
+        help="GiB of addresses for each opening (default: 6)",
     )
     parser.add_argument(
         "--allow-class",
