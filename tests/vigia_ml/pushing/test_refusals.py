@@ -33,7 +33,7 @@ Y = penguins()["species"]
         (LinearSVC(), "LinearSVC gives no probabilities.*CalibratedClassifierCV"),
         (SVC(), r"SVC gives no probabilities.*SVC\(probability=True\)"),
         (Perceptron(), r"Perceptron gives no probabilities.*SGDClassifier\(loss"),
-        (CalibratedClassifierCV(SVC()), "would refuse.*around LogisticRegression"),
+        (CalibratedClassifierCV(SVC()), "would refuse.*LinearSVC"),
         (RidgeClassifier(), "RidgeClassifier gives no probabilities"),
         (SGDClassifier(), 'loss="log_loss"'),
         (VotingClassifier([("a", clone(LOGISTIC))]), 'voting="soft"'),
