@@ -301,9 +301,9 @@ def _parity_json(manifest: Manifest, compared: parity.Parity) -> dict[str, Any]:
     sent = manifest.parity
     if sent is None:
         return compared.to_json()
-    told = replace(compared, edges=sent.edges, edges_asked=sent.edges_asked, protocol=sent.protocol)
+    result = replace(compared, edges=sent.edges, edges_asked=sent.edges_asked, protocol=sent.protocol)
     fields = {name: getattr(sent, name) for name in sent.__struct_fields__}
-    return told.to_json() | {"client": fields}
+    return result.to_json() | {"client": fields}
 
 
 def _checks_of_slices(model: RegisteredModel, declared: ModelDeclaration) -> list[Check]:

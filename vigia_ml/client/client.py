@@ -122,7 +122,7 @@ class Client:
         progress: Progress = False,
         **options: Any,
     ) -> Version:
-        """Sends a fitted pipeline as a compiled graph and returns the version that it became.
+        """Sends a fitted pipeline as a compiled graph and returns its version.
 
         Parameters
         ----------

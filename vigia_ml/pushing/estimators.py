@@ -1,4 +1,4 @@
-"""The task of a fitted estimator, its steps in words, the model within a tuned threshold."""
+"""Reads a fitted estimator: its task, its steps in words, and the model inside a tuned threshold."""
 
 from __future__ import annotations
 

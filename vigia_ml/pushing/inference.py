@@ -47,7 +47,8 @@ def infer_schema(
     X : (n, p) frame, or array, whose columns become ``x0``, ``x1``, …. y : (n,), the target.
     key : the column or index that identifies the row; it is not a feature.
     target : name of the target; default: the name of `y`, else ``target``.
-    overrides : column -> its declaration, or some of the declaration's parameters. The target's name too.
+    overrides : column -> its declaration, or some of the declaration's parameters; the target's name is
+        accepted, too.
     nullable : further columns that may be null; True: all. ignored : columns that are accepted and not read.
     texts : columns of free text rather than categories. bounds : whether numbers far outside the training
         range are rejected. classes : a classifier's classes; default: `y` decides.
