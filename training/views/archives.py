@@ -49,7 +49,7 @@ def _dataset(view: ModelView) -> Dataset:
 
 
 class ReferencesView(ModelView):
-    """Lists what still refers to a model, a version or a dataset, and what prevents archiving."""
+    """Lists the references to a model, a version or a dataset, and marks those that prevent archiving."""
 
     @extend_schema(responses=ReferencesSerializer)
     def get(self, request: Request, **_: Any) -> Response:
