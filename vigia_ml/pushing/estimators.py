@@ -49,7 +49,8 @@ def check_estimator(model: Any) -> Literal["classification", "regression"]:
         ) from None
     except TypeError:  # an estimator of another library, which need not be scikit-learn's
         pass
-    if not (is_classifier(model) or hasattr(model, "classes_")):
+    # CatBoostRegressor has classes_, too.
+    if is_regressor(model) or not (is_classifier(model) or hasattr(model, "classes_")):
         if not is_regressor(model) and not is_regressor(final(model)):
             raise NotPushable(
                 f"{name} is neither a classifier nor a regressor: the service serves models that predict a "
@@ -66,6 +67,8 @@ def check_estimator(model: Any) -> Literal["classification", "regression"]:
         advice = CALIBRATED.format(name=name)
         if name.startswith("SGD"):
             advice = f'{name}(loss="log_loss") has probabilities; or {advice}'
+        if name in ("SVC", "NuSVC"):
+            advice = f"{name}(probability=True) compiles"
         if name.startswith("Voting"):
             advice = 'VotingClassifier(…, voting="soft") has probabilities'
         raise NotPushable(
