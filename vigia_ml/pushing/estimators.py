@@ -57,7 +57,8 @@ def check_estimator(model: Any) -> Literal["classification", "regression"]:
         ) from None
     except TypeError:  # an estimator of another library, which need not be scikit-learn's
         pass
-    if not (is_classifier(model) or hasattr(model, "classes_")):
+    # CatBoostRegressor has classes_, too.
+    if is_regressor(model) or not (is_classifier(model) or hasattr(model, "classes_")):
         if not is_regressor(model) and not is_regressor(final(model)):
             raise NotPushable(
                 f"{name} is neither a classifier nor a regressor: the service serves models that predict a "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -33,7 +34,7 @@ Y = penguins()["species"]
         (LinearSVC(), "LinearSVC gives no probabilities.*CalibratedClassifierCV"),
         (SVC(), r"SVC gives no probabilities.*SVC\(probability=True\)"),
         (Perceptron(), r"Perceptron gives no probabilities.*SGDClassifier\(loss"),
-        (CalibratedClassifierCV(SVC()), "would refuse.*LinearSVC"),
+        (CalibratedClassifierCV(SVC()), r"would refuse.*SVC\(probability=True\) compiles"),
         (RidgeClassifier(), "RidgeClassifier gives no probabilities"),
         (SGDClassifier(), 'loss="log_loss"'),
         (VotingClassifier([("a", clone(LOGISTIC))]), 'voting="soft"'),
@@ -72,6 +73,21 @@ def test_categories_of_pandas_inside_a_boosting_are_refused(tmp_path: Path) -> N
     boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype")
     with pytest.raises(NotPushable, match="OrdinalEncoder"):
         pushed(tmp_path, make_pipeline(boosting), frame[["island", *NUMBERS]], Y)
+
+
+def test_categories_of_pandas_that_a_model_encodes_itself_are_named(tmp_path: Path) -> None:
+    frame = penguins("category")[["island", *NUMBERS]]
+    boosting = LGBMClassifier(n_estimators=3, verbose=-1)
+    with pytest.raises(NotPushable, match=r"island: the service holds a category as str.*OrdinalEncoder"):
+        pushed(tmp_path, boosting, frame, Y)
+
+
+def test_dates_without_date_parts_are_refused_with_its_place(tmp_path: Path) -> None:
+    frame = X.assign(seen=pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X)) % 90, unit="D"))
+    month = FunctionTransformer(lambda dates: dates.apply(lambda column: column.dt.month))
+    steps = make_column_transformer((month, ["seen"]), remainder="passthrough")
+    with pytest.raises(NotPushable, match=r"takes seen as dates; DateParts of vigia_ml\.transformers"):
+        pushed(tmp_path, make_pipeline(steps, StandardScaler(), clone(LOGISTIC)), frame, Y)
 
 
 def test_an_unfitted_pipeline_is_refused(tmp_path: Path) -> None:
