@@ -43,6 +43,10 @@ def _others(row: ModelVersion) -> str:
     )
 
 
+def _origin(row: ModelVersion) -> str:
+    return format_html('{}<br><span class="vg-faint">{}</span>', row.origin, row.engine)
+
+
 def _comparison_link(row: ModelVersion) -> str:
     active = getattr(row, "active_id", None)
     if active is None or active == row.pk:
@@ -63,8 +67,7 @@ class ModelVersionAdmin(ArchivablePages):
         column("others", "other metrics", _others),
         column("comparison_link", "compare", _comparison_link),
         column("rows", "rows", lambda row: f"{row.train_rows + row.holdout_rows:,}"),
-        column("origin_name", "origin", attrgetter("origin"), "origin"),
-        "engine",
+        column("origin_name", "origin", _origin, "origin"),
         column("trained", "made (UTC)", attrgetter("created_at"), "created_at"),
         column("made_by", "by", lambda row: username(row.created_by)),
     ]

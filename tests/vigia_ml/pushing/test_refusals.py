@@ -204,7 +204,8 @@ def test_overrides_that_do_not_fit_are_refused() -> None:
         ({"b": {}}, "'b', which X does not have"),
         ({"a": {"type": "integer"}}, "'a' is an integer and holds fractions"),
         ({"a": {"maximum": 1.0}}, "2 rows of column 'a' lie beyond its maximum 1"),
-        ({"a": {"colour": "red"}}, "override of column 'a' is not valid"),
+        ({"a": {"min": 0}}, "override of column 'a' has 'min', which no column has; accepted are .*minimum"),
+        ({"a": {"levels": ("x",)}}, "override of column 'a' is not valid"),
     ):
         with pytest.raises(NotPushable, match=message):
             infer_schema(frame, [1.0, 2.0], overrides=overrides)  # type: ignore[arg-type]
