@@ -164,8 +164,4 @@ def test_many_rows_are_answered_in_parts_as_one_by_one() -> None:
     together = engine.score(numbers[:, None].copy()).values
     assert together is not None
     assert len(together) == len(numbers)
-<<<<<<< HEAD
-    assert np.array_equal(together, model.predict(frame))
-=======
     np.testing.assert_allclose(together, model.predict(frame), rtol=1e-12)
->>>>>>> main
