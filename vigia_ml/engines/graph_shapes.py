@@ -269,5 +269,5 @@ class Shapes:
         outputs = rule(Node(proto, inputs))
         if len(proto.output) != len(outputs):
             raise BadGraph(f"the operator {proto.op_type} has {len(proto.output)} outputs")
-        for name, (kind, shape) in zip(proto.output, outputs, strict=True):
-            self.add(name, kind, shape)
+        for name, (element, shape) in zip(proto.output, outputs, strict=True):
+            self.add(name, element, shape)
