@@ -20,8 +20,8 @@ from typing import Final
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES: Final = ("config", "core", "docker", "predictions", "recommender", "training", "vigia_ml", "web")
-OPTIONAL: Final = ("numba", "distributed")
-"""Packages that requirements.txt leaves out: of a search on a cluster, and of very large catalogues."""
+OPTIONAL: Final = ("numba", "distributed", "skops")
+"""Packages that requirements.txt leaves out: very large catalogues, clusters and files of skops need them."""
 ROWS: Final = 600
 """Rows of each sample that are read."""
 

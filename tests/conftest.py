@@ -16,7 +16,6 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
-from django.core.signals import setting_changed
 from django.db import connection, connections, transaction
 from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
@@ -48,8 +47,6 @@ def _own_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.STORAGES["default"]["OPTIONS"]["location"] = str(tmp_path_factory.mktemp("store"))
     settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.StaticFilesStorage"
-    # Checks may have opened the store already, which then would be that of the stack.
-    setting_changed.send(sender=None, setting="STORAGES", value=settings.STORAGES, enter=True)
     # Tests that commit empty the tables afterwards: the log's trigger allows TRUNCATE only.
     connection.settings_dict["OPTIONS"]["options"] = "-c vigia.maintenance=truncate"
 

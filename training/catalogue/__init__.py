@@ -18,6 +18,8 @@ from vigia_ml.declaration import ModelDeclaration
 
 HERE = Path(__file__).parent
 LONGEST_NAME = 50
+LATER = frozenset({"as_fitted", "civil", "dates", "original", "text_column"})
+"""Modules of transformers that are younger than the first hashes."""
 _TAKEN: set[str] = set()
 
 
@@ -107,6 +109,9 @@ def get(name: str) -> ModelDeclaration:
 def source_sha256(name: str) -> str:
     """Returns the hash of the file that declares `name` and of the shared transformers.
 
+    Transformers of `LATER` count for the declarations that import them, directly or through another one: a
+    new transformer must not make other models look changed.
+
     Raises
     ------
     FileNotFoundError : the package of the library's transformers holds no source files.
@@ -114,12 +119,27 @@ def source_sha256(name: str) -> str:
     from core import source_hash
     from vigia_ml import moved, transformers
 
-    library = list(Path(transformers.__file__ or "").parent.glob("[!_]*.py"))
+    modules = list(Path(transformers.__file__ or "").parent.glob("[!_]*.py"))
+    library = _counted(modules, [HERE / f"{name}.py", *HERE.glob("_[!_]*.py")])
     if not library:
         raise FileNotFoundError(f"{transformers.__name__} holds no source files; reinstall vigia-ml")
     forwarded = {f"{module.rpartition('.')[2]}.py" for module in moved.MOVED}
     own = [path for path in (HERE.parent / "transformers").glob("[!_]*.py") if path.name not in forwarded]
     return source_hash.of([HERE / f"{name}.py", *HERE.glob("_[!_]*.py"), *library, *own])
+
+
+def _counted(modules: list[Path], sources: list[Path]) -> list[Path]:
+    """Returns the modules that count for the declaration in `sources`, in the order given."""
+    later = {module for module in modules if module.stem in LATER}
+    counted = set(modules) - later
+    texts = [path.read_text(encoding="utf-8") for path in sources]
+    while used := {
+        module for module in later if any(f"transformers.{module.stem}" in text for text in texts)
+    }:
+        later -= used
+        counted |= used
+        texts = [module.read_text(encoding="utf-8") for module in used]
+    return [module for module in modules if module in counted]
 
 
 OWN = frozenset(globals()) | {"OWN"}

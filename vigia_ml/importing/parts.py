@@ -19,7 +19,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from vigia_ml.importing.errors import NotImportable
-from vigia_ml.transformers.text import CleanText, TextColumn
+from vigia_ml.transformers.text import CleanText
+from vigia_ml.transformers.text_column import TextColumn
 
 ONE_TO_ONE: Final = (SimpleImputer, CleanText)
 OF_TEXTS: Final = (CountVectorizer, HashingVectorizer)  # and TfidfVectorizer, which is one

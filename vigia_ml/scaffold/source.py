@@ -188,7 +188,7 @@ def _build(proposal: Proposal) -> list[str]:
         "from sklearn.preprocessing import OrdinalEncoder",
         *([""] if dates or has_texts else []),
         *(["from vigia_ml.transformers.dates import DateParts"] if dates else []),
-        *(["from vigia_ml.transformers.text import TextColumn"] if has_texts else []),
+        *(["from vigia_ml.transformers.text_column import TextColumn"] if has_texts else []),
     ]
     # So many components are fewer than the terms of any column that the survey takes for text.
     components = max(2, min(16, proposal.rows // 10))

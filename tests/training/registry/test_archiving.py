@@ -36,7 +36,7 @@ ADDRESS = "/api/v1/models/churn/"
 def _store_is_whole_afterwards(tmp_path: Path) -> Iterator[None]:
     """Puts the deleted files back: tests share the versions and datasets that were trained once."""
     store = Path(default_storage.path(""))
-    store.mkdir(exist_ok=True)
+    store.mkdir(parents=True, exist_ok=True)
     shutil.copytree(store, tmp_path / "store")
     yield
     shutil.copytree(tmp_path / "store", store, dirs_exist_ok=True)

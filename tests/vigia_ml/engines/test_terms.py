@@ -43,7 +43,7 @@ from vigia_ml.engines.onnx_export.graph import Graph
 from vigia_ml.engines.parity_rows import HARD_TEXTS
 from vigia_ml.engines.terms import BadTerms, Terms, TextVector
 from vigia_ml.schema import Column, DatasetSchema
-from vigia_ml.transformers.text import TextColumn
+from vigia_ml.transformers.text_column import TextColumn
 
 WORDS = [
     "good", "bad", "Great", "café", "naïve", "İstanbul", "ıslak", "日本語", "😀", "straße", "GROß", "x",

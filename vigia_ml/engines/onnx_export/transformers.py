@@ -48,7 +48,8 @@ from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.encoding import NumberByCategory, OutOfFoldEstimate
 from vigia_ml.transformers.houses import HouseGeometry
 from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
-from vigia_ml.transformers.text import CleanText, TextColumn, ToFloat
+from vigia_ml.transformers.text import CleanText, ToFloat
+from vigia_ml.transformers.text_column import TextColumn
 
 Data = Frame | Tensor | Derived | Design | Dicts | Wide | TextFrame
 PASSED = (None, "passthrough")
