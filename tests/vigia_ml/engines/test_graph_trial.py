@@ -144,6 +144,11 @@ def test_a_graph_that_needs_a_second_a_row_is_refused(rows: Path) -> None:
     assert time.monotonic() - started < 60
 
 
+def test_a_graph_whose_largest_request_takes_long_is_refused(rows: Path) -> None:
+    message = refusal(hostile.slow(30), rows, most_rows=10_000, most_bulk_seconds=0.001)
+    assert "for 10,000 rows, the largest request; at most 0.001 are accepted" in message
+
+
 def test_a_graph_without_end_is_refused(rows: Path) -> None:
     assert refusal(hostile.slow(19_000), rows, seconds=2) == (
         "the graph needs more than 2 seconds for the hold-out"
