@@ -114,7 +114,7 @@ class Terms:
 
     @property
     def _spread(self) -> int:
-        """How many characters the n-grams make of a character."""
+        """Returns how many characters the n-grams make of a character."""
         low, high = self.ngrams
         return (high - low + 1) * (low + high) // 2
 
