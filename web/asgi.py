@@ -106,7 +106,8 @@ class Incoming:
         self._spooled += len(piece)
         assert self._file is not None
         try:
-            disk.check_reserve(tempfile.gettempdir(), len(piece))
+            if self.size > settings.PREDICT_MAX_BYTES:  # predictions may take the reserve
+                disk.check_reserve(tempfile.gettempdir(), len(piece))
             self._file.write(piece)
         except OSError as error:
             raise Refused(503, error) from error
