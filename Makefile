@@ -73,6 +73,7 @@ unit-processes:
 
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py
+	@PUSH_KILLS=all $(TEST_STACK) pytest -q tests/training/runs/test_pushes.py -k killed
 
 schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py

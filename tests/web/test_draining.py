@@ -72,6 +72,15 @@ def terminate(server: Server, signum: int = signal.SIGTERM) -> None:
     server.process.send_signal(signum)
 
 
+def is_told_to_stop(pid: int) -> bool:
+    """Returns whether SIGTERM waits for a stopped process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    pending = [
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))
+    ]
+    return any(mask & 1 << (signal.SIGTERM - 1) for mask in pending)
+
+
 class Balancer(threading.Thread):
     """A client that does what a proxy does: it keeps connections for at most a second, and tries another
     server only if one refuses the connection.
@@ -174,13 +183,16 @@ def test_connections_in_the_backlog_are_answered(
     for client in waiting:
         client.sendall(post_bytes(key, customer))
     terminate(server)
-    time.sleep(0.3)
+    until = time.monotonic() + 20
+    while not is_told_to_stop(worker):
+        assert time.monotonic() < until
+        time.sleep(0.02)
     os.kill(worker, signal.SIGCONT)
     answers = [read_answer(client) for client in waiting]
-    assert {status for status, _, _ in answers} == {200}
-    assert "close" in {after for _, after, _ in answers}
     for client in waiting:
         client.close()
+    assert {status for status, _, _ in answers} == {200}
+    assert "close" in {after for _, after, _ in answers}
 
 
 def test_a_stopping_server_serves_its_open_connections_and_takes_no_new_ones(

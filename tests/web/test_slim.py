@@ -152,7 +152,7 @@ def test_every_model_answers_and_every_page_opens(
         "recommendation": recommendation,
         "movie_id": 1, "model_id": churn.pk, "version_id": second.pk, "first": versions["churn"].pk,
         "second": second.pk, "kind": "canary", "id": User.objects.get(username="tester").pk,
-        "app_label": "auth", "content_type_id": 1, "url": "nowhere/",
+        "app_label": "auth", "content_type_id": 1, "url": "nowhere/", "sha256": second.dataset.sha256,
     }  # fmt: skip
     values |= {f"{name}_id": values[name] for name in ("run", "replay", "rollout", "review")}
     objects = {

@@ -248,6 +248,14 @@ def int_param(request: Request, name: str, largest: int) -> int | None:
     return int(text)
 
 
+def bool_param(request: Request, name: str) -> bool:
+    """Returns whether a query parameter is ``true``; False when it is absent."""
+    text = request.query_params.get(name)
+    if text not in (None, "true", "false"):
+        raise bad_parameter(name, f"{name} must be true or false", str(text))
+    return text == "true"
+
+
 def bad_parameter(name: str, message: str, value: str) -> InvalidRows:
     return InvalidRows.single(name, "bad_parameter", message, value=value[:80], has_value=True)
 

@@ -20,7 +20,7 @@ from training.serializers import (
     RegisteredModelSerializer,
     VersionSerializer,
 )
-from training.views.base import BodyFormView, ModelView, datetime_param
+from training.views.base import BodyFormView, ModelView, bool_param, datetime_param
 from training.views.idempotent import CommittedResponse
 
 
@@ -34,7 +34,7 @@ class ModelsView(APIView):
     )
     def get(self, request: Request) -> Response:
         rows = permissions.visible_models(request.user)
-        if request.query_params.get("archived") != "true":
+        if not bool_param(request, "archived"):
             rows = rows.filter(archived_at=None)
         return Response(RegisteredModelSerializer(rows, many=True, context={"request": request}).data)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import onnxruntime
@@ -18,6 +18,8 @@ INPUT = "matrix"
 TEXTS = "texts"  # the second input of models that read texts; see `vigia_ml.engines.texts`
 # Keys of the model's metadata, which the compiler writes as JSON texts.
 CLASSES, CODING, READ = "vigia.classes", "vigia.coding", "vigia.texts"
+ROWS_AT_ONCE: Final = 2_000
+"""Rows of one run of the graph, whose memory grows with them; a request may have five times as many."""
 TEXT_NUMBERS_AT_ONCE = 2_000_000
 """Most numbers of texts in one call of the graph, 16 MB; more rows are predicted in parts."""
 
@@ -68,23 +70,26 @@ class OnnxEngine:
         ------
         ValueError : when ONNX Runtime rejects the matrix.
         """
-        if self._texts is None:
-            scores = self._run({INPUT: matrix})
+        rows = ROWS_AT_ONCE
+        if self._texts is not None:
+            rows = min(rows, max(1, TEXT_NUMBERS_AT_ONCE // self._texts.width))
+        if len(matrix) <= rows:
+            scores = self._run(matrix, texts)
         else:
-            rows = max(1, TEXT_NUMBERS_AT_ONCE // self._texts.width)
+            starts = range(0, len(matrix), rows)
             parts = [
-                self._run({
-                    INPUT: matrix[start : start + rows],
-                    TEXTS: self._texts.read([column[start : start + rows] for column in texts]),
-                })
-                for start in range(0, max(1, len(matrix)), rows)
-            ]  # fmt: skip
-            scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                self._run(matrix[start : start + rows], [column[start : start + rows] for column in texts])
+                for start in starts
+            ]
+            scores = np.concatenate(parts)
         if self.classes is None:
             return Scored(values=scores[:, 0])
         return Scored(probabilities=scores, classes=self.classes)
 
-    def _run(self, inputs: dict[str, Floats]) -> Floats:
+    def _run(self, matrix: Floats, texts: Texts) -> Floats:
+        inputs = {INPUT: matrix}
+        if self._texts is not None:
+            inputs[TEXTS] = self._texts.read(texts)
         try:
             scores: Floats = self._session.run(self._outputs, inputs)[0]
         except Exception as error:  # ONNX Runtime's exceptions share no class

@@ -20,7 +20,7 @@ from vigia_ml.schema.faults import counted
 
 Floats = npt.NDArray[np.float64]
 USUAL_LENGTH: Final = 200
-TEMPORAL: Final = ("date", "datetime")
+TEMPORAL: Final[tuple[str, ...]] = ("date", "datetime")
 _KINDS: Final[dict[str, ColumnType]] = {
     "boolean": "boolean",
     "integer": "integer",

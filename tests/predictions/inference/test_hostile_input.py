@@ -411,7 +411,7 @@ def test_a_part_of_a_form_in_another_charset_is_refused(
     "path",
     [
         "/api/v1/models/churn/",
-        "/api/v1/models/churn/versions/",
+        "/api/v1/models/churn/datasets/",
         "/api/v1/models/churn/active/",
         "/api/v1/models/",
     ],

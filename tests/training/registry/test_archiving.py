@@ -83,6 +83,7 @@ def test_an_archived_model_answers_410_on_every_route_that_does_something(
     listed = api.get("/api/v1/models/").json()
     assert "churn" not in [row["name"] for row in listed]
     assert "churn" in [row["name"] for row in api.get("/api/v1/models/?archived=true").json()]
+    assert_error(api.get("/api/v1/models/?archived=yes"), 400, "invalid_input")
     log = api.get(ADDRESS + "predictions/").json()
     assert len(log["predictions"]) == 1, "the log stays readable"
     assert api.get(ADDRESS).json()["archived_at"] is not None

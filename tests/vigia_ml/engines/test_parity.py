@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -17,9 +18,10 @@ from sklearn.svm import NuSVC
 
 from tests.vigia_ml.tables import NUMBERS, cheap, features, prices, schema
 from vigia_ml.engines import parity
-from vigia_ml.engines.onnx import OnnxEngine
+from vigia_ml.engines.onnx import ROWS_AT_ONCE, OnnxEngine
 from vigia_ml.engines.onnx_export.compile import compile_pipeline
 from vigia_ml.engines.selection import choose
+from vigia_ml.schema import Column, DatasetSchema
 from vigia_ml.schema.columns import LARGEST
 
 
@@ -151,3 +153,15 @@ def test_the_choice_never_raises() -> None:
     unfitted = choose(model(), schema(), "regression", features().iloc[:0], seed=1)
     assert unfitted.engine == "sklearn"
     assert unfitted.reason.startswith("the comparison failed: ValueError")
+
+
+def test_many_rows_are_answered_in_parts_as_one_by_one() -> None:
+    columns = DatasetSchema((Column("x", "number"),), Column("y", "number"))
+    numbers = np.linspace(-3.0, 3.0, 2 * ROWS_AT_ONCE + 1)
+    frame = pd.DataFrame({"x": numbers})
+    model = HistGradientBoostingRegressor(max_iter=5).fit(frame, np.sin(numbers))
+    engine = OnnxEngine.from_bytes(compile_pipeline(model, columns, "regression"), columns)
+    together = engine.score(numbers[:, None].copy()).values
+    assert together is not None
+    assert len(together) == len(numbers)
+    np.testing.assert_allclose(together, model.predict(frame), rtol=1e-12)
