@@ -64,6 +64,8 @@ def answered(
     _same_alone(answers, frame, together)
     (directory / ANSWERS).write_bytes(together.astype("<f8").tobytes())
     many = frame.iloc[np.arange(max(most_rows, 1)) % len(frame)]
+    # In one part, so that the parts in which a web process answers need a fraction of this child's memory.
+    engine.rows_at_once = len(many)
     started = time.perf_counter()
     answers(many)
     bulk_seconds = time.perf_counter() - started
