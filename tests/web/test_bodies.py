@@ -429,8 +429,8 @@ def test_a_large_body_leaves_the_disk_its_reserve_and_predictions_go_on(
         lines = ("Content-Type: text/csv", f"Content-Length: {len(rows_of_csv)}", "Connection: close")
         assert statuses(full.raw(head(key, *lines), rows_of_csv, until_closed=True)) == [200]
         body = bytes(20 * MOST_BYTES)
-        lines = ("Content-Type: multipart/form-data; boundary=x", f"Content-Length: {len(body)}")
-        start = head(key, *lines, "Connection: close", path="/api/v1/models/churn/versions/")
+        kind, length = "Content-Type: multipart/form-data; boundary=x", f"Content-Length: {len(body)}"
+        start = head(key, kind, length, "Connection: close", path="/api/v1/models/churn/versions/")
         answer = full.raw(start, body, until_closed=True)
         assert statuses(answer) == [503], answer[:300]
         assert b"store_unavailable" in answer
