@@ -130,7 +130,7 @@ class Archived(VigiaError):
 
 
 class Busy(VigiaError):
-    """Other requests keep what this one needs for longer than a client waits."""
+    """Other requests occupy a resource for longer than a client waits."""
 
     code = "busy"
 

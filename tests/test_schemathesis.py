@@ -120,7 +120,7 @@ def test_the_api_conforms_to_its_description(server: Server, known: dict[str, An
             "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(CASES),
             "--seed", SEED, "--no-shrink", "--continue-on-failure", "--warnings", "off",
             "--suppress-health-check", "all", "--request-timeout", "30",
-            # The models have no active version here, and behave like these. What is archived answers nothing.
+            # These models have no active version here and behave alike. Archived resources answer nothing.
             "--exclude-path-regex", "/models/(bikes|cars|cars_v3)/predictions/|/(archive|delete-bytes)/$",
         ],
         cwd=tmp_path, capture_output=True, text=True, check=False,

@@ -4,9 +4,8 @@ Bytes are stored under their sha256. Before bytes are loaded, this module checks
 bytes; their names come from the version's row alone, never from a user.
 
 A trained version has its fitted pipeline (a pickle) and, if it was compiled, the bytes of the engine that
-serves it. Serving a compiled version unpickles nothing. A pushed or imported version has a compiled graph
-alone. Its bytes came from outside, so they are signed as a graph, and such bytes are never
-unpickled.
+serves it. Serving a compiled version unpickles nothing. A pushed or imported version has only a compiled
+graph. Its bytes came from outside, so they are signed as a graph and never unpickled.
 """
 
 from __future__ import annotations

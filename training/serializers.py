@@ -99,7 +99,8 @@ class TrainingRunSerializer(EvaluatedSerializer, serializers.ModelSerializer[Tra
     baseline = _of_version("baseline", child=serializers.FloatField())
     gate = _of_version("gate")
     split = serializers.SerializerMethodField(
-        help_text="by_features: equal rows are on one side of the split. by_row: copies of a row are on both."
+        help_text="by_features: equal rows are on one side of the split. by_row: copies of a row are on both "
+        "sides. given: a push or an import brought the hold-out."
     )
     duplicates_dropped = serializers.SerializerMethodField(
         help_text="Number of repeated rows that were left out of training."
@@ -171,20 +172,22 @@ class PushSerializer(serializers.Serializer[Any]):
 
     manifest = serializers.CharField(
         help_text="JSON: format, task, schema, classes, threshold, primary_metric, title, description, "
-        "estimator, libraries, parity, and size and sha256 of each file."
+        "estimator, libraries, parity, activation_reason, and size and sha256 of each file."
     )
     graph = serializers.FileField(help_text="ONNX model that the library compiled for the schema.")
     train = serializers.FileField(
-        help_text="Parquet: the rows on which the pipeline was fitted, with target."
+        help_text="Parquet: the rows on which the pipeline was fitted, with target and `_key`."
     )
-    holdout = serializers.FileField(help_text="Parquet: rows on which it was not fitted, with target.")
+    holdout = serializers.FileField(
+        help_text="Parquet: rows on which it was not fitted, with target and `_key`."
+    )
     answers = serializers.FileField(
         help_text="Parquet: the pipeline's answer to each hold-out row: `prediction`, or `p0`, `p1`, …"
     )
 
 
 class ParitySerializer(serializers.Serializer[Any]):
-    """The difference between the compiled engine's answers and scikit-learn's on the same rows."""
+    """The difference between the compiled engine's answers and the pipeline's on the same rows."""
 
     passed = serializers.BooleanField()
     tolerance = serializers.FloatField()
@@ -213,7 +216,7 @@ class VersionSerializer(EvaluatedSerializer, serializers.ModelSerializer[ModelVe
     )
     parity = ParitySerializer(allow_null=True)
     lineage = serializers.DictField()
-    split = serializers.SerializerMethodField(help_text="by_features or by_row; see training runs.")
+    split = serializers.SerializerMethodField(help_text="by_features, by_row or given; see training runs.")
     duplicates_dropped = serializers.SerializerMethodField()
     notes = NoteSerializer(source="run.notes", many=True)
 
@@ -328,7 +331,7 @@ class ActivateSerializer(ReasonSerializer):
 
 class DeleteBytesSerializer(ReasonSerializer):
     confirm = serializers.CharField(
-        help_text="The name of what loses its bytes, as the route's path has it: `churn`, `3` or the sha256."
+        help_text="Name of the model, number of the version or sha256 of the dataset, as in the path."
     )
 
 
@@ -336,12 +339,15 @@ class ReferenceSerializer(serializers.Serializer[Any]):
     """Rows that refer to a model, a version or a dataset."""
 
     kind = serializers.CharField()
-    count = serializers.IntegerField(allow_null=True, help_text="Null: the kind is a fact.")
+    count = serializers.IntegerField(
+        allow_null=True,
+        help_text="Number of these rows; null for a kind that is a fact, such as `it is the active version`.",
+    )
     blocks = serializers.BooleanField(help_text="Whether these rows prevent archiving.")
 
 
 class ReferencesSerializer(serializers.Serializer[Any]):
-    """The state of a model, a version or a dataset, and what refers to it."""
+    """The state of a model, a version or a dataset, and the references to it."""
 
     archived_at = serializers.DateTimeField(allow_null=True)
     references = ReferenceSerializer(many=True)

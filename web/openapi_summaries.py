@@ -69,13 +69,13 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Archive": (
-        "What is no longer used: it serves no request, and its rows and its lineage stay.",
+        "Archived models, versions and datasets serve no request; their rows and their lineage stay.",
         {
             "list_datasets": "List the datasets of a model",
             "get_dataset": "Show one dataset",
-            "references_model": "Show what refers to a model",
-            "references_version": "Show what refers to a version",
-            "references_dataset": "Show what refers to a dataset",
+            "references_model": "List the references to a model",
+            "references_version": "List the references to a version",
+            "references_dataset": "List the references to a dataset",
             "archive_model": "Archive a model",
             "archive_version": "Archive a version",
             "archive_dataset": "Archive a dataset",

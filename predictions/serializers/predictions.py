@@ -13,11 +13,11 @@ from training.registry import activation as version_activation
 from training.serializers import ActivationSerializer
 
 PROBABILITY = (
-    "Of two classes the probability of the second one (true, or the second level), whatever the prediction; "
-    "of more classes that of the predicted class. Only of a classification."
+    "With two classes the probability of the second one (true, or the second level), whatever the prediction "
+    "is; with more classes that of the predicted class. Absent for numbers."
 )
 PROBABILITIES = (
-    "Probability of each class, by the class as JSON writes it, in the order of the version's classes. "
+    "Probability of each class; the keys are the classes as JSON text in the order of the version's classes. "
     "Absent for numbers, and if the model's answers_probabilities is off."
 )
 

@@ -62,7 +62,9 @@ class ReliabilityBinSerializer(serializers.Serializer[Any]):
 class CalibrationSerializer(serializers.Serializer[Any]):
     """Compares probabilities with observed shares; for more than two classes, the share of right answers."""
 
-    brier = serializers.FloatField(help_text="Of the compared probabilities, those of the answers.")
+    brier = serializers.FloatField(
+        help_text="Brier score of the compared probabilities, which are those of the answers."
+    )
     bins = ReliabilityBinSerializer(many=True)
 
 

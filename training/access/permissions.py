@@ -31,7 +31,7 @@ def require_everywhere(user: AbstractBaseUser | AnonymousUser, right: Right, nam
     """Raises `Forbidden` unless `user` has `right` for every model, also for `name`, which does not exist."""
     if not may_everywhere(user, right):
         raise Forbidden(
-            f"no model is called {name[:60]!r}; to create it, this needs the right {right!r} for all models"
+            f"no model is called {name[:60]!r}; to create it, you need the right {right!r} for all models"
         )
 
 

@@ -1,4 +1,4 @@
-"""The pages that archive and restore, and that delete bytes: they show what refers to a row, and ask why."""
+"""Pages that archive, restore and delete bytes: they show the references to a row and require a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vigia_ml.errors import VigiaError
 
 
 class ConfirmForm(ReasonForm):
-    """The reason of a deletion, and the name of what loses its bytes, typed by the person."""
+    """Asks for the reason of a deletion, and for the name of the model, version or dataset."""
 
     confirm = forms.CharField(
         label="Name",
@@ -33,7 +33,7 @@ class ConfirmForm(ReasonForm):
 
 @dataclass(frozen=True)
 class Step:
-    """A step of archiving: its service, its button, and what it does, in words."""
+    """A step of archiving: its service, its button, and its description."""
 
     act: Callable[..., Archival]
     title: str
@@ -64,7 +64,7 @@ STEPS: dict[str, Step] = {
         "Delete bytes",
         "This cannot be undone. The stored files are deleted; all rows stay, so the log still says which "
         "version answered. Bytes that another version or dataset needs stay in the store.",
-        "has lost its bytes.",
+        "has no stored bytes any more.",
     ),
 }
 
@@ -114,7 +114,7 @@ class ArchivablePages(RegistryAdmin):
             except VigiaError as error:
                 messages.error(request, f"Nothing was changed: {error.message}.")
             else:
-                freed = f" {filesizeformat(row.freed)} are free." if row.freed else ""
+                freed = f" This freed {filesizeformat(row.freed)}." if row.freed else ""
                 messages.success(request, f"{called} {step.done}{freed}")
             return self.redirect_to(target)
         references = archiving.references(target)

@@ -56,10 +56,12 @@ def _primary(row: Any) -> str:
 
 
 def _origin(row: RegisteredModel) -> str:
-    """Returns the place that declares how a model's versions are made."""
+    """Returns the source of a model's versions."""
     if declarations.is_trainable(row):
         return "file of the catalogue"
-    return "application" if providers.find(row.name) else "pushes" if row.declared else "its file was removed"
+    if providers.find(row.name):
+        return "application"
+    return "pushes and imports" if row.declared else "its file was removed"
 
 
 def _newest_version(row: RegisteredModel) -> int:
@@ -70,7 +72,8 @@ def _newest_version(row: RegisteredModel) -> int:
 class RegisteredModelAdmin(ArchivablePages):
     model_field: ClassVar = "pk"
     nothing_yet: ClassVar = (
-        "A model is one file in training/catalogue/, which the next start registers, or the first push."
+        "A file in training/catalogue/ declares a model, and the next start registers it. A push or an "
+        "import creates a model without a file."
     )
     list_display: ClassVar = [
         "name",

@@ -1,4 +1,4 @@
-"""Rights in the admin: the same five rights as for client keys.
+"""Rights in the admin: the same rights as for client keys.
 
 Django's own view/add/change/delete permissions on the registry and the log do not count here, so that the
 admin and the API decide alike.

@@ -10,7 +10,8 @@ from django.contrib import admin, messages
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 
 from training import providers, queueing
 from training.admin import activation_pages, charts
@@ -37,7 +38,13 @@ def _primary(row: ModelVersion) -> str:
 def _others(row: ModelVersion) -> str:
     rows = side_by_side.metric_rows(row.registered_model, [row.metrics])
     texts = [f"{item.name} {metric(item.values[0])}" for item in rows if not item.primary]
-    return format_html('<span class="vg-faint">{}</span>', " · ".join(texts[:2]))
+    return format_html_join(
+        mark_safe("<br>"), '<span class="vg-faint vg-nowrap">{}</span>', [[text] for text in texts[:2]]
+    )
+
+
+def _origin(row: ModelVersion) -> str:
+    return format_html('{}<br><span class="vg-faint">{}</span>', row.origin, row.engine)
 
 
 def _comparison_link(row: ModelVersion) -> str:
@@ -60,8 +67,7 @@ class ModelVersionAdmin(ArchivablePages):
         column("others", "other metrics", _others),
         column("comparison_link", "compare", _comparison_link),
         column("rows", "rows", lambda row: f"{row.train_rows + row.holdout_rows:,}"),
-        column("origin_name", "origin", attrgetter("origin"), "origin"),
-        "engine",
+        column("origin_name", "origin", _origin, "origin"),
         column("trained", "made (UTC)", attrgetter("created_at"), "created_at"),
         column("made_by", "by", lambda row: username(row.created_by)),
     ]

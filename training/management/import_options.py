@@ -44,12 +44,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="COLUMN=VALUE",
-        help="value of a null, if the author filled it before the pipeline; repeatable",
+        help="value that the author put for nulls before the pipeline; repeatable",
     )
     parser.add_argument(
         "--nulls",
         choices=("absent", "nan"),
-        help="a null in a DictVectorizer's dict: left out, so 0 (absent), or kept (nan)",
+        help="null for a DictVectorizer: absent (left out of the dict, counts as 0) or nan",
     )
     parser.add_argument(
         "--classes",
@@ -64,10 +64,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         default=600.0,
         metavar="SECONDS",
-        help="limit of each opening (default: 600)",
+        help="seconds for each of the two openings (default: 600)",
     )
     parser.add_argument(
-        "--memory", type=float, default=6.0, metavar="GIB", help="limit of memory in GiB (default: 6)"
+        "--memory",
+        type=float,
+        default=6.0,
+        metavar="GIB",
+        help="GiB of addresses for each opening (default: 6)",
     )
     parser.add_argument(
         "--allow-class",

@@ -66,7 +66,7 @@ def register(references: str) -> None:
 
 
 def references(target: Target) -> list[Reference]:
-    """Returns what refers to a model, a version or a dataset, without empty kinds."""
+    """Returns the references to a model, a version or a dataset, without empty kinds."""
     rows = [*_own(target)]
     for path in _FROM_ABOVE:
         above: FromAbove = import_string(path)

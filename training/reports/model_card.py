@@ -265,7 +265,7 @@ def _gate(version: ModelVersion) -> str:
 
 def _engine(version: ModelVersion) -> str:
     shown: list[tuple[str, Any]] = [("engine", version.engine), ("reason", version.engine_reason)]
-    pipeline = "scikit-learn" if version.origin == "trained" else "the pipeline, which its owner sent"
+    pipeline = "scikit-learn" if version.origin == "trained" else "the owner's pipeline (answers in the push)"
     if parity := version.parity:
         shown += [
             (f"same answers as {pipeline}", "yes" if parity["passed"] else "no"),

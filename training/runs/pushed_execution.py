@@ -1,7 +1,7 @@
 """The job of a push: it checks and tries the graph, evaluates it on the hold-out that was sent, and builds
 the version.
 
-Nothing that the client says about the graph's quality is believed: this service computes answers, metrics,
+The service believes nothing that the client says about the graph's quality: it computes answers, metrics,
 baseline, gate and reference profile itself. The client's files are decoded and the graph first runs in a
 sandbox, without database, keys and network (see `vigia_ml.sandbox`).
 """
@@ -309,9 +309,9 @@ def _parity_json(manifest: Manifest, compared: parity.Parity) -> dict[str, Any]:
     sent = manifest.parity
     if sent is None:
         return compared.to_json()
-    told = replace(compared, edges=sent.edges, edges_asked=sent.edges_asked, protocol=sent.protocol)
+    result = replace(compared, edges=sent.edges, edges_asked=sent.edges_asked, protocol=sent.protocol)
     fields = {name: getattr(sent, name) for name in sent.__struct_fields__}
-    return told.to_json() | {"client": fields}
+    return result.to_json() | {"client": fields}
 
 
 def _checks_of_slices(model: RegisteredModel, declared: ModelDeclaration) -> list[Check]:

@@ -1,9 +1,9 @@
 """Pushes: versions that a client or a command brings as a compiled graph with its rows.
 
 A request checks manifest and digests, stages the files in the store under ``pushes/`` and creates a run. The
-run's job (`training.runs.pushed_execution`) checks all the rest. The files are removed when the run has
-finished; files without a run, which a crash between staging and commit leaves behind, are removed by
-housekeeping.
+run's job (`training.runs.pushed_execution`) makes all further checks. The files are removed when the
+run has finished. Housekeeping removes files without a run, which a crash between staging and commit leaves
+behind.
 
 A web process of the slim image does this, so this module imports neither pandas nor pyarrow.
 """
@@ -129,7 +129,7 @@ def _check_files(manifest: Manifest, files: Mapping[str, File]) -> None:  # type
     """Raises `InvalidRows` with a fault for each file that is missing or is not the one of the manifest."""
     faults = []
     for part in FILES:
-        file, said = files.get(part), manifest.files.of(part)
+        file, declared = files.get(part), manifest.files.of(part)
         if file is None:
             faults.append(Fault(part, "missing_field", f"{part} is missing: send it as a file"))
             continue
@@ -138,10 +138,10 @@ def _check_files(manifest: Manifest, files: Mapping[str, File]) -> None:  # type
         for chunk in file.chunks():
             digest.update(chunk)
             size += len(chunk)
-        if (digest.hexdigest(), size) != (said.sha256, said.size):
+        if (digest.hexdigest(), size) != (declared.sha256, declared.size):
             message = (
                 f"{part} has {size:,} bytes and the sha256 {digest.hexdigest()[:12]}…; the manifest says "
-                f"{said.size:,} bytes and {said.sha256[:12]}…: send the file that was packed"
+                f"{declared.size:,} bytes and {declared.sha256[:12]}…: send the file that was packed"
             )
             faults.append(Fault(part, "wrong_digest", message))
     if faults:

@@ -49,7 +49,7 @@ def _dataset(view: ModelView) -> Dataset:
 
 
 class ReferencesView(ModelView):
-    """Lists what still refers to a model, a version or a dataset, and what prevents archiving."""
+    """Lists the references to a model, a version or a dataset, and marks those that prevent archiving."""
 
     @extend_schema(responses=ReferencesSerializer)
     def get(self, request: Request, **_: Any) -> Response:
@@ -83,7 +83,7 @@ class RestoreView(BodyFormView):
 
 
 class DeleteBytesView(BodyFormView):
-    """Deletes the stored bytes of something archived. This cannot be undone."""
+    """Deletes the stored bytes of an archived model, version or dataset. This cannot be undone."""
 
     rights: ClassVar = {"POST": "activate"}
     body = DeleteBytesSerializer
@@ -94,7 +94,7 @@ class DeleteBytesView(BodyFormView):
         target, values = _target(self), self.values(request)
         expected = str(self.kwargs.get("number", self.kwargs.get("sha256", self.model.name)))
         if values.pop("confirm") != expected:
-            message = f"confirm must be {expected!r}, the name of what loses its bytes"
+            message = f"confirm must be {expected!r}, the last name in the path before delete-bytes"
             raise InvalidRows.single("confirm", "not_confirmed", message)
         return Response(ArchivalSerializer(archiving.delete_bytes(target, **values)).data)
 

@@ -40,6 +40,7 @@ class VersionsView(ModelView):
     """Lists the versions of a model, newest first (GET); pushes a version as a compiled graph (POST)."""
 
     rights: ClassVar = {"POST": "push"}
+    without_form: ClassVar = ("POST",)
     parser_classes = [PushParser]
     max_bytes = settings.PUSH_MAX_BYTES
     staging: Staged

@@ -126,7 +126,9 @@ def log(
     until: Until = None,
     version: VersionOption = None,
     row_key: Annotated[str | None, typer.Option("--row-key", help="Your own reference of the rows.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows at most; of a table 20.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of rows; default: 20 in a table, all in a file.")
+    ] = None,
     output: Annotated[str | None, typer.Option("-o", "--output", help="File to write, or -.")] = None,
     output_format: OutputFormat = None,
 ) -> None:

@@ -15,7 +15,7 @@ from vigia_ml.client.frames import schema_of
 from vigia_ml.schema.csv_reader import CsvReader
 
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.")]
-Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, which the audit trail keeps.")]
+Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason; the audit trail keeps it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,9 @@ def train(
     mode: Annotated[
         str | None, typer.Option(help="append: to the rows of the active version; replace: these rows alone.")
     ] = None,
-    search: Annotated[int | None, typer.Option(min=1, help="Combinations of settings to try.")] = None,
+    search: Annotated[
+        int | None, typer.Option(min=1, help="Number of combinations of hyper-parameters to try.")
+    ] = None,
     outcomes: Annotated[
         bool, typer.Option("--outcomes", help="Train on logged predictions whose outcome is known.")
     ] = False,
@@ -154,7 +156,10 @@ def activate(
     version: Number,
     reason: Reason,
     override: Annotated[
-        bool, typer.Option("--override", help="Activate although the gate was not passed, on record.")
+        bool,
+        typer.Option(
+            "--override", help="Activate although the gate was not passed; the audit trail shows it."
+        ),
     ] = False,
 ) -> None:
     """Make a version the active one."""

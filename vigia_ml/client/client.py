@@ -122,7 +122,7 @@ class Client:
         progress: Progress = False,
         **options: Any,
     ) -> Version:
-        """Sends a fitted pipeline as a compiled graph and returns the version that it became.
+        """Sends a fitted pipeline as a compiled graph and returns its version.
 
         Parameters
         ----------
@@ -200,7 +200,8 @@ class Client:
 
         Parameters
         ----------
-        rows : a frame as it is, a list of dicts, or one dict.
+        rows : a frame as it is, an array (n, p), a series or a list of texts, a list of dicts,
+            or one dict.
         version : number of the version that answers; default: the active one.
         key_column : column with your own reference of each row; the log can be searched by it.
         batch_size : rows of one request. concurrency : requests at the same time.

@@ -23,7 +23,7 @@ class ApiError(VigiaError):
     details : the faults, each with ``code`` and ``message``, and ``row``, ``field``, ``value`` where known.
     truncated : whether there are more faults than `details` lists.
     request_id : name of the request in the log of the service.
-    retry_after : seconds after which the service asks to be asked again, or None.
+    retry_after : seconds that the service asks the client to wait, or None.
     """
 
     def __init__(

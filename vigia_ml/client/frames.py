@@ -31,6 +31,29 @@ def is_frame(rows: object) -> TypeGuard[pd.DataFrame]:
     )
 
 
+def is_table(rows: object) -> bool:
+    """Returns whether `rows` is a frame, a series, an array or a list of texts: rows that are no mappings."""
+    if isinstance(rows, list):
+        return bool(rows) and all(isinstance(row, str) for row in rows)
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(rows).__mro__}
+    return is_frame(rows) or not kinds.isdisjoint(("pandas.Series", "numpy.ndarray"))
+
+
+def tabled(rows: Any, schema: DatasetSchema) -> pd.DataFrame:
+    """Returns a frame as it is, and an array (n, p), a series or texts as a frame with the schema's names.
+
+    A series whose index holds the names of columns is one row, as ``frame.iloc[0]`` gives it.
+    """
+    from vigia_ml.pushing.rows import as_frame
+
+    if is_frame(rows):
+        return rows
+    if hasattr(rows, "to_frame") and any(str(name) in schema.by_name for name in rows.index):
+        row: pd.DataFrame = rows.to_frame().T
+        return row
+    return as_frame(rows, schema.names)
+
+
 def import_pandas() -> Any:
     try:
         import pandas as pd

@@ -10,7 +10,16 @@ from typing import Any, Literal
 from vigia_ml.client.core import Core, at, encoded_rows
 from vigia_ml.client.errors import BadRequest, TooLarge, UnexpectedAnswer
 from vigia_ml.client.flow import Flow, Gather, Work
-from vigia_ml.client.frames import Row, answers_frame, errors_frame, is_frame, keyed, rows_of, schema_of
+from vigia_ml.client.frames import (
+    Row,
+    answers_frame,
+    errors_frame,
+    is_table,
+    keyed,
+    rows_of,
+    schema_of,
+    tabled,
+)
 from vigia_ml.client.progress import Report, nobody
 from vigia_ml.client.results import Answer, Answers, Model, RowError, VersionFields
 from vigia_ml.schema import DatasetSchema
@@ -50,7 +59,7 @@ def predict(
     batching: Batching,
     probabilities: str,
 ) -> Flow[Any]:
-    """Answers rows: a frame gives a frame, a sequence of mappings a list of `Answer`, a mapping one `Answer`.
+    """Answers rows: a table gives a frame, mappings give a list of `Answer`, one mapping gives one `Answer`.
 
     With ``tolerant``, returns (answers, errors).
     """
@@ -59,15 +68,16 @@ def predict(
     path = at("models", model, "predictions")
     if version is not None:
         path = at("models", model, "versions", version, "predictions")
-    if is_frame(rows):
+    if is_table(rows):
         schema = yield from schema_in_force(core, model, version)
+        table = tabled(rows, schema)
 
         def converted(start: int, stop: int) -> Sequence[Row]:
-            return rows_of(rows.iloc[start:stop], schema, key_column=key_column)
+            return rows_of(table.iloc[start:stop], schema, key_column=key_column)
 
-        answers, errors = yield from answered(core, path, converted, len(rows), batching)
-        frame = answers_frame(answers, rows.index, probabilities)  # type: ignore[arg-type]
-        return (frame, errors_frame(errors, rows.index)) if batching.tolerant else frame
+        answers, errors = yield from answered(core, path, converted, len(table), batching)
+        frame = answers_frame(answers, table.index, probabilities)  # type: ignore[arg-type]
+        return (frame, errors_frame(errors, table.index)) if batching.tolerant else frame
     if isinstance(rows, Mapping):
         sent = keyed([rows], key_column)
         [answer], errors = yield from answered(core, path, _slices(sent), 1, batching)

@@ -43,7 +43,7 @@ def push(
     progress: Progress = False,
     **options: Any,
 ) -> Flow[V]:
-    """Compiles a fitted pipeline, sends the package and waits for the version that comes of it."""
+    """Compiles a fitted pipeline, sends the package and waits for its version."""
     with tempfile.TemporaryDirectory(prefix="vigia-push-") as directory:
         package = yield Work(
             partial(_packaged, Path(directory), pipeline, X_train, y_train, X_test, y_test, options)

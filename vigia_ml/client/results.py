@@ -187,7 +187,7 @@ class Job(Record, frozen=True, kw_only=True):
 
 
 class Run(Job, frozen=True, kw_only=True):
-    """A training run, or the check of a push. version : number of the version that came of it."""
+    """A training run, or the check of a push. version : number of its version."""
 
     origin: str = "trained"
     mode: str = ""

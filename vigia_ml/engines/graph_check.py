@@ -5,7 +5,7 @@ operator may make gigabytes of one row. So only the compiler's operators pass, w
 and the shape of every value follows from the graph alone (see `vigia_ml.engines.graph_shapes`). The check
 does not show that the graph answers well, or fast: `vigia_ml.engines.graph_trial` does.
 
-Parsing bytes that nobody trusts belongs in `vigia_ml.sandbox`. No Django and no ONNX Runtime here.
+Parsing untrusted bytes belongs in `vigia_ml.sandbox`. No Django and no ONNX Runtime here.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from vigia_ml.engines.graph_shapes import (
     INT64,
     ML,
     UNUSED,
-    Made,
     Node,
+    Output,
     Rule,
     Shape,
     Value,
@@ -55,7 +55,7 @@ def _broadcast(node: Node, values: Sequence[Value]) -> Shape:
 
 
 def _unary(kinds: Sequence[int], result: int | None = None) -> Rule:
-    def rule(node: Node) -> list[Made]:
+    def rule(node: Node) -> list[Output]:
         node.only()
         (value,) = node.take(1)
         kind = node.alike([value], kinds)
@@ -67,7 +67,7 @@ def _unary(kinds: Sequence[int], result: int | None = None) -> Rule:
 def _elementwise(
     kinds: Sequence[int], result: int | None = None, least: int = 2, most: int | None = 2
 ) -> Rule:
-    def rule(node: Node) -> list[Made]:
+    def rule(node: Node) -> list[Output]:
         node.only()
         values = node.take(least, len(node.inputs) if most is None else most)
         kind = node.alike(values, kinds)
@@ -76,7 +76,7 @@ def _elementwise(
     return rule
 
 
-def _where(node: Node) -> list[Made]:
+def _where(node: Node) -> list[Output]:
     node.only()
     condition, *values = node.take(3)
     node.alike([condition], [BOOL])
@@ -84,7 +84,7 @@ def _where(node: Node) -> list[Made]:
     return [(kind, _broadcast(node, node.inputs))]
 
 
-def _cast(node: Node) -> list[Made]:
+def _cast(node: Node) -> list[Output]:
     node.only("to")
     (value,) = node.take(1)
     to = node.integer("to")
@@ -96,7 +96,7 @@ def _cast(node: Node) -> list[Made]:
 # -- tables --------------------------------------------------------------------------------------------
 
 
-def _gather(node: Node) -> list[Made]:
+def _gather(node: Node) -> list[Output]:
     node.only("axis")
     source, places = node.take(2)
     node.alike([source], FLOATS)
@@ -111,7 +111,7 @@ def _gather(node: Node) -> list[Made]:
     return [(source.kind, source.shape[:axis] + places.shape + source.shape[axis + 1 :])]
 
 
-def _extract(node: Node) -> list[Made]:
+def _extract(node: Node) -> list[Output]:
     node.only()
     source, places = node.take(2)
     node.alike([source], FLOATS)
@@ -121,7 +121,7 @@ def _extract(node: Node) -> list[Made]:
     return [(source.kind, (-1, len(picked)))]
 
 
-def _concat(node: Node) -> list[Made]:
+def _concat(node: Node) -> list[Output]:
     node.only("axis")
     values = node.take(1, len(node.inputs))
     kind = node.alike(values, (*FLOATS, BOOL))
@@ -134,7 +134,7 @@ def _concat(node: Node) -> list[Made]:
     return [(kind, (*first[:axis], sum(sizes), *first[axis + 1 :]))]
 
 
-def _matmul(node: Node) -> list[Made]:
+def _matmul(node: Node) -> list[Output]:
     node.only()
     left, right = node.take(2)
     kind = node.alike([left, right], FLOATS)
@@ -144,7 +144,7 @@ def _matmul(node: Node) -> list[Made]:
     return [(kind, (left.shape[0], *right.shape[1:]))]
 
 
-def _reshape(node: Node) -> list[Made]:
+def _reshape(node: Node) -> list[Output]:
     node.only()
     source, target = node.take(2)
     wanted = node.fixed(target)
@@ -164,7 +164,7 @@ def _reshape(node: Node) -> list[Made]:
     return [(source.kind, tuple(shape))]
 
 
-def _transpose(node: Node) -> list[Made]:
+def _transpose(node: Node) -> list[Output]:
     node.only("perm")
     (source,) = node.take(1)
     order = node.integers("perm").tolist()
@@ -173,7 +173,7 @@ def _transpose(node: Node) -> list[Made]:
     return [(source.kind, tuple(source.shape[place] for place in order))]
 
 
-def _reduce(node: Node) -> list[Made]:
+def _reduce(node: Node) -> list[Output]:
     node.only("keepdims")
     source, *axes = node.take(1, 2)
     node.alike([source], FLOATS)
@@ -186,7 +186,7 @@ def _reduce(node: Node) -> list[Made]:
     return [(source.kind, tuple(shape))]
 
 
-def _softmax(node: Node) -> list[Made]:
+def _softmax(node: Node) -> list[Output]:
     node.only("axis")
     (source,) = node.take(1)
     kind = node.alike([source], FLOATS)
@@ -195,7 +195,7 @@ def _softmax(node: Node) -> list[Made]:
     return [(kind, source.shape)]
 
 
-def _cumsum(node: Node) -> list[Made]:
+def _cumsum(node: Node) -> list[Output]:
     node.only()
     source, axis = node.take(2)
     kind = node.alike([source], FLOATS)
@@ -213,7 +213,7 @@ NODES: Final = (
 )  # fmt: skip
 
 
-def _trees(node: Node) -> list[Made]:
+def _trees(node: Node) -> list[Output]:
     node.only(
         *NODES, "leaf_targetids", "leaf_weights", "nodes_modes", "nodes_splits", "tree_roots", "n_targets",
         "aggregate_function", "post_transform",
@@ -222,7 +222,7 @@ def _trees(node: Node) -> list[Made]:
     node.alike([source], [DOUBLE])
     width, targets = node.columns(source), node.integer("n_targets")
     if node.integer("aggregate_function") != 1 or node.integer("post_transform", 0) != 0:
-        raise node.bad("does another thing than add up leaves")
+        raise node.bad("has another aggregate or transformation than the sum of the leaves")
     features, yes, yes_leaf, no, no_leaf, missing = map(node.integers, NODES)
     leaves, roots = node.integers("leaf_targetids"), node.integers("tree_roots")
     count = len(node.doubles("nodes_splits"))
@@ -231,10 +231,10 @@ def _trees(node: Node) -> list[Made]:
         raise node.bad("has arrays of different lengths")
     modes = node.tensor("nodes_modes")
     if list(modes.dims) != [count] or modes.data_type != TensorProto.UINT8 or modes.external_data:
-        raise node.bad("has other comparisons than its nodes")
+        raise node.bad("has another number of comparisons than of nodes")
     compared = modes.raw_data if modes.raw_data else bytes(_bytes(modes.int32_data))
     if compared != bytes(count):
-        raise node.bad("compares otherwise than by at most")
+        raise node.bad("has another comparison than <= (BRANCH_LEQ)")
     _inside(node, features, width, "features")
     _inside(node, leaves, targets, "targets")
     for flags in (yes_leaf, no_leaf, missing):
@@ -287,7 +287,7 @@ def _support_vectors(node: Node, count: int, width: int) -> None:
         raise node.bad("has another kernel or link than the compiler writes")
 
 
-def _svm_classifier(node: Node) -> list[Made]:
+def _svm_classifier(node: Node) -> list[Output]:
     node.only(*SVM, "classlabels_ints", "classlabels_strings", "prob_a", "prob_b", "vectors_per_class")
     (source,) = node.take(1)
     node.alike([source], FLOATS)
@@ -305,7 +305,7 @@ def _svm_classifier(node: Node) -> list[Made]:
     return [(UNUSED, (-1,)), (FLOAT, (-1, classes))]
 
 
-def _svm_regressor(node: Node) -> list[Made]:
+def _svm_regressor(node: Node) -> list[Output]:
     node.only(*SVM, "n_supports")
     (source,) = node.take(1)
     node.alike([source], [FLOAT])

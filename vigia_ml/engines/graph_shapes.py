@@ -48,14 +48,14 @@ class BadGraph(VigiaError):
 
 @dataclass(frozen=True)
 class Value:
-    """A value of the graph; `data` for constants."""
+    """A value of the graph. kind : ONNX's element type. data : numbers of a constant, else None."""
 
     kind: int
     shape: Shape
     data: NDArray[Any] | None = None
 
 
-Made = tuple[int, Shape]
+Output = tuple[int, Shape]
 
 
 def shown(value: object, most: int = 200) -> str:
@@ -201,7 +201,7 @@ class Node:
         return found.t
 
 
-Rule = Callable[[Node], list[Made]]
+Rule = Callable[[Node], list[Output]]
 
 
 class Shapes:
@@ -215,7 +215,7 @@ class Shapes:
         self._values: dict[str, Value] = {}
         self._constants = 0
 
-    def of(self, name: str) -> Made:
+    def of(self, name: str) -> Output:
         if name not in self._values:
             raise BadGraph(f"no operator makes the value {shown(name, 60)}")
         value = self._values[name]
@@ -266,8 +266,8 @@ class Shapes:
             if kind_of == UNUSED:
                 raise BadGraph(f"the operator {proto.op_type} takes texts, which no operator may")
             inputs.append(self._values[name])
-        made = rule(Node(proto, inputs))
-        if len(proto.output) != len(made):
+        outputs = rule(Node(proto, inputs))
+        if len(proto.output) != len(outputs):
             raise BadGraph(f"the operator {proto.op_type} has {len(proto.output)} outputs")
-        for name, (kind_made, shape) in zip(proto.output, made, strict=True):
-            self.add(name, kind_made, shape)
+        for name, (element, shape) in zip(proto.output, outputs, strict=True):
+            self.add(name, element, shape)

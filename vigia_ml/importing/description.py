@@ -1,4 +1,4 @@
-"""The report on an opened file, read as a stranger's message, and the columns that it names."""
+"""The report on an opened file, read as untrusted input, and the columns that it names."""
 
 from __future__ import annotations
 

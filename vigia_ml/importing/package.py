@@ -1,7 +1,7 @@
 """Builds a package, as a push brings it, from a file of a fitted pipeline and a CSV.
 
 This side never opens the file. It gives copies to the sandbox, reads rows itself, and takes back a graph,
-answers and words, which the service then checks like a stranger's push.
+answers and words, which the service then checks like any push.
 """
 
 from __future__ import annotations

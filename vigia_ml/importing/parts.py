@@ -81,8 +81,8 @@ def found(objects: Sequence[Any]) -> Parts:
         )
     if is_classifier(model) and not hasattr(model, "predict_proba"):
         raise NotImportable(
-            f"{_kind(model)} gives no probabilities, which Vigía answers with: fit "
-            "CalibratedClassifierCV(model) on the same rows (or SVC with probability=True) and import that"
+            f"{_kind(model)} gives no probabilities, which every answer of a classifier has: fit "
+            "CalibratedClassifierCV(model) on the same rows (of an SVC: set probability=True) and import it"
         )
     if isinstance(head(model if transformer is None else transformer), OF_TEXTS):
         raise NotImportable(

@@ -82,7 +82,7 @@ def divided(source: Path, schema: DatasetSchema, task: Task, share: float, seed:
 def finished(
     schema: DatasetSchema, task: Task, description: Description, wishes: Wishes, package: Path, *, apart: bool
 ) -> Rows:
-    """Reads both parts of a package and returns the schema that they teach.
+    """Reads both parts of a package and returns the schema with their ranges and levels.
 
     Parameters
     ----------

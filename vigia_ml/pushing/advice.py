@@ -21,7 +21,10 @@ _BY_STEP: Final = {
     "AdaBoostRegressor": f"its median jumps where trees disagree; {_TREES}",
     "BaggingClassifier": "RandomForestClassifier samples columns as well (max_features), and compiles",
     "BaggingRegressor": "RandomForestRegressor samples columns as well (max_features), and compiles",
-    "CalibratedClassifierCV": 'method="sigmoid" compiles',
+    "CalibratedClassifierCV": (
+        'method="sigmoid" around LogisticRegression, LinearSVC, RidgeClassifier, SGDClassifier or a forest '
+        "compiles"
+    ),
     "ColumnTransformer": "give text columns to OneHotEncoder, OrdinalEncoder or TargetEncoder",
     "DictVectorizer": "fit on the frame itself, with OneHotEncoder in a ColumnTransformer",
     "DummyClassifier": "the service computes this baseline for every model by itself",
@@ -96,6 +99,9 @@ _BY_REASON: Final = (
         "use TargetEncoder or OneHotEncoder(max_categories=…) on fewer levels, or leave the column out",
     ),
 )
+_KERNEL: Final = (
+    "SVC(probability=True) compiles, and a CalibratedClassifierCV of another model, e.g. of LinearSVC"
+)
 _BOUNDS: Final = (
     "the service would accept numbers up to 3.4e38 there: bounds=True rejects numbers far outside "
     "the training range, overrides={'…': {'minimum': 0, 'maximum': 100}} those outside your own bounds"
@@ -119,9 +125,8 @@ def not_convertible(cannot: NotConvertible) -> NotPushable:
 def refused(reason: str, pipeline: Any) -> NotPushable:
     """Returns the error for a graph that `vigia_ml.engines.graph_check` refuses."""
     kind = type(final(pipeline)).__name__
-    return NotPushable(
-        f"the server would refuse the compiled model: {reason}", step=kind, advice=_BY_STEP.get(kind, "")
-    )
+    advice = _KERNEL if "SVMClassifier" in reason else _BY_STEP.get(kind, "")
+    return NotPushable(f"the server would refuse the compiled model: {reason}", step=kind, advice=advice)
 
 
 def differs(parity: Parity) -> NotPushable:

@@ -298,7 +298,7 @@ def _check_own_answers(
         raise NotPushable(
             f"the pipeline does not take the rows as the service sends them: {type(error).__name__}: "
             f"{str(error)[:300]}",
-            advice=_FORM,
+            advice=_form_advice(held),
         ) from error
     single = [name for name, dtype in held.dtypes.items() if str(dtype) in _SINGLE]
     apart = difference(own, served, task)
@@ -313,7 +313,17 @@ def _check_own_answers(
     raise NotPushable(
         "the pipeline answers X_test otherwise once its rows have the service's types (difference "
         f"{apart:.1e})",
-        advice=_FORM,
+        advice=_form_advice(held),
+    )
+
+
+def _form_advice(held: pd.DataFrame) -> str:
+    columns = [str(name) for name, dtype in held.dtypes.items() if isinstance(dtype, pd.CategoricalDtype)]
+    if not columns:
+        return _FORM
+    return (
+        f"{first_of(columns, 5)}: the service holds a category as str. Encode these columns in a step before "
+        "the model (OrdinalEncoder or OneHotEncoder in a ColumnTransformer), and fit again"
     )
 
 

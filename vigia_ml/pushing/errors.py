@@ -20,5 +20,5 @@ class NotPushable(BadFrame):
     code = "not_pushable"
 
     def __init__(self, message: str, *, step: str = "", advice: str = "") -> None:
-        super().__init__(f"{message}. {advice}" if advice else message)
+        super().__init__(f"{message}; {advice}" if advice else message)
         self.step, self.advice = step, advice

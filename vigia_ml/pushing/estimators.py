@@ -1,8 +1,8 @@
-"""The task of a fitted estimator, its steps in words, the model within a tuned threshold."""
+"""Reads a fitted estimator: its task, its steps in words, and the model inside a tuned threshold."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from sklearn.base import is_classifier, is_regressor
@@ -15,7 +15,15 @@ from sklearn.utils.validation import check_is_fitted
 from vigia_ml.pushing.errors import NotPushable
 from vigia_ml.transformers.as_fitted import Relabelled
 
-CALIBRATED = 'wrap it and fit again: CalibratedClassifierCV({name}(…), method="sigmoid")'
+CALIBRATED: Final = 'wrap it and fit again: CalibratedClassifierCV({name}(…), method="sigmoid")'
+_INSTEAD: Final = {
+    "NuSVC": "NuSVC(probability=True) has probabilities, and compiles",
+    "PassiveAggressiveClassifier": 'SGDClassifier(loss="log_loss") has probabilities, and compiles',
+    "Perceptron": 'SGDClassifier(loss="log_loss") has probabilities, and compiles',
+    "RidgeClassifierCV": CALIBRATED.format(name="RidgeClassifier"),
+    "SVC": "SVC(probability=True) has probabilities, and compiles",
+}
+"""Advice for classifiers whose calibration does not compile."""
 
 
 def unwrapped(model: Any) -> tuple[Any, float | None]:
@@ -49,7 +57,8 @@ def check_estimator(model: Any) -> Literal["classification", "regression"]:
         ) from None
     except TypeError:  # an estimator of another library, which need not be scikit-learn's
         pass
-    if not (is_classifier(model) or hasattr(model, "classes_")):
+    # CatBoostRegressor has classes_, too.
+    if is_regressor(model) or not (is_classifier(model) or hasattr(model, "classes_")):
         if not is_regressor(model) and not is_regressor(final(model)):
             raise NotPushable(
                 f"{name} is neither a classifier nor a regressor: the service serves models that predict a "
@@ -63,7 +72,7 @@ def check_estimator(model: Any) -> Literal["classification", "regression"]:
     except Exception:  # a property of a foreign estimator may raise anything
         has_probabilities = False
     if not has_probabilities:
-        advice = CALIBRATED.format(name=name)
+        advice = _INSTEAD.get(name, CALIBRATED.format(name=name))
         if name.startswith("SGD"):
             advice = f'{name}(loss="log_loss") has probabilities; or {advice}'
         if name.startswith("Voting"):

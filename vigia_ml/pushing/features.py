@@ -50,6 +50,8 @@ def features_of(pipeline: Any, data: Any, frame: pd.DataFrame) -> Features:
     form: Form = "frame"
     if fitted is not None:
         names = tuple(str(name) for name in fitted)
+        if names == tuple(name.replace(" ", "_") for name in given):  # LightGBM renames columns so
+            names = given
         missing = [name for name in names if name not in given]
         if missing:
             raise NotPushable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
@@ -47,7 +47,8 @@ def infer_schema(
     X : (n, p) frame, or array, whose columns become ``x0``, ``x1``, …. y : (n,), the target.
     key : the column or index that identifies the row; it is not a feature.
     target : name of the target; default: the name of `y`, else ``target``.
-    overrides : column -> its declaration, or some of the declaration's parameters. The target's name too.
+    overrides : column -> its declaration, or some of the declaration's parameters; the target's name is
+        accepted, too.
     nullable : further columns that may be null; True: all. ignored : columns that are accepted and not read.
     texts : columns of free text rather than categories. bounds : whether numbers far outside the training
         range are rejected. classes : a classifier's classes; default: `y` decides.
@@ -134,7 +135,7 @@ def _declared(
             return Column(name, **{**plain, **_tuples(given)})
         return replace(columns.infer(values, name, text=text, bounds=bounds), **_tuples(given or {}))
     except (TypeError, ValueError) as error:
-        raise NotPushable(f"the override of column {name!r} is not valid: {error}") from None
+        raise _not_valid(f"column {name!r}", given, error) from None
 
 
 def _tuples(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,4 +187,15 @@ def _target(
     try:
         return replace(column, **_tuples(given))
     except (TypeError, ValueError) as error:
-        raise NotPushable(f"the override of the target {own!r} is not valid: {error}") from None
+        raise _not_valid(f"the target {own!r}", given, error) from None
+
+
+def _not_valid(what: str, given: Mapping[str, Any] | None, error: Exception) -> NotPushable:
+    accepted = [field.name for field in fields(Column) if field.name != "name"]
+    unknown = [repr(each) for each in given or {} if each not in accepted]
+    if unknown:
+        return NotPushable(
+            f"the override of {what} has {first_of(unknown, 5)}, which no column has",
+            advice=f"accepted are {', '.join(accepted)}",
+        )
+    return NotPushable(f"the override of {what} is not valid: {error}")

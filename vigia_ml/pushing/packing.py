@@ -87,7 +87,7 @@ def package(
     X_test: Any = None,
     y_test: Any = None,
     *,
-    directory: Path,
+    directory: str | Path,
     key: str | None = None,
     title: str = "",
     description: str = "",
@@ -142,8 +142,9 @@ def package(
             advice="fit fewer or shallower trees (n_estimators, max_depth, min_samples_leaf)",
         )
     parity, answers = model.compared(graph)
-    directory.mkdir(parents=True, exist_ok=True)
-    result = Package(directory, {}, model.schema, parity)
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    result = Package(path, {}, model.schema, parity)
     result.graph.write_bytes(graph)
     for path, rows in ((result.train, model.train), (result.holdout, model.holdout)):
         _write_rows(path, model.schema, rows.frame, rows.target, rows.keys)

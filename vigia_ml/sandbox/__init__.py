@@ -1,4 +1,4 @@
-"""Calls a function on bytes that nobody trusts, in a child process that can do little else. No Django here.
+"""Calls a function on untrusted bytes in a child process that can do little else. No Django here.
 
 The child has no environment but what Python needs, no inherited files, and limits of time, address space,
 file size, threads and output. On Linux it also has, where the kernel allows it,

@@ -32,7 +32,7 @@ PERMISSIONS_SHOWN = {
     "auth.change_user": "people: change",
     "auth.view_group": "groups: see",
 }
-"""The permissions that have an effect. The registry and the log check the five rights alone (see
+"""The permissions that have an effect. The registry and the log check the six rights alone (see
 `training.admin.rights`); only a superuser changes the members of groups."""
 
 

@@ -274,7 +274,7 @@ def test_the_admin_archives_restores_and_deletes_with_a_reason(
     wrong = admin_client.post(delete, {"reason": "space", "confirm": "churn"}, follow=True).content.decode()
     assert "Nothing was changed: the name is churn 2." in wrong
     done = admin_client.post(delete, {"reason": "space", "confirm": "churn 2"}, follow=True).content.decode()
-    assert "churn 2 has lost its bytes." in done
+    assert "churn 2 has no stored bytes any more." in done
     model = reverse("admin:training_registeredmodel_change", args=[churn.registered_model_id])
     assert "Disk use" in admin_client.get(model).content.decode()
     blocked = reverse("admin:training_modelversion_archive", args=[churn.pk])

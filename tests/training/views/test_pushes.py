@@ -328,6 +328,7 @@ def test_the_browsable_page_of_versions_renders(api: APIClient, package: Package
     page = browser.get(ADDRESS, headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert "pushed" in page.content.decode()
+    assert "<textarea" not in page.content.decode(), "nobody writes a push by hand"
 
 
 def test_a_browser_session_pushes_only_with_its_csrf_token(package: Package, client_user: User) -> None:

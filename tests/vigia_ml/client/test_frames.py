@@ -16,9 +16,9 @@ from predictions.models import Prediction
 from tests.trained import SAMPLES
 from tests.vigia_ml.client.conftest import Working
 from training.models import TrainingRun
-from vigia_ml import Client
+from vigia_ml import Client, Column, DatasetSchema, VigiaError
 from vigia_ml.client import InvalidInput
-from vigia_ml.client.frames import answers_frame, key_text
+from vigia_ml.client.frames import answers_frame, is_table, key_text, rows_of, tabled
 from vigia_ml.client.results import Answer
 
 Customers = Callable[[int], list[dict[str, Any]]]
@@ -68,6 +68,28 @@ def test_a_frame_is_taken_as_it_is(client: Client, frame: pd.DataFrame, customer
         assert by_class == {"false": pytest.approx(1 - probability), "true": probability}
     wide = client.predict("churn", frame, key_column="customer", probabilities="columns")
     assert (wide["probability_true"] == wide["probability"]).all()
+
+
+def test_arrays_and_series_are_rows_in_the_order_of_the_columns(client: Client, frame: pd.DataFrame) -> None:
+    rows = frame.drop(columns=["customer"])
+    expected = client.predict("churn", rows)["probability"].to_numpy()
+    names = [column["name"] for column in (client.model("churn").schema or {})["columns"]]
+    array = rows[names].to_numpy(dtype=object)
+    assert (client.predict("churn", array)["probability"].to_numpy() == expected).all()
+    one = client.predict("churn", rows.reset_index(drop=True).iloc[3])
+    assert (one.index.tolist(), one["probability"].tolist()) == ([3], [expected[3]])
+    with pytest.raises(VigiaError, match="the rows have 3 columns, the schema has"):
+        client.predict("churn", array[:, :3])
+
+
+def test_texts_are_rows_of_a_model_with_one_column() -> None:
+    schema = DatasetSchema((Column("review", "text"),), Column("tone", "category"))
+    for rows in (["good", "bad"], np.array(["good", "bad"]), pd.Series(["good", "bad"], name="review")):
+        assert is_table(rows)
+        table = tabled(rows, schema)
+        assert rows_of(table, schema) == [{"review": "good"}, {"review": "bad"}]
+    assert not is_table([{"review": "good"}])
+    assert not is_table([])
 
 
 def test_invalid_rows_come_back_as_a_frame(client: Client, frame: pd.DataFrame) -> None:

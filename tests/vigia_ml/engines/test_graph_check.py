@@ -194,7 +194,7 @@ HOSTILE: dict[str, tuple[Callable[[], Graph], str]] = {
     "short arrays": (lambda: tree(nodes_featureids=[0]), "different lengths"),
     "membership": (
         lambda: tree(nodes_modes=helper.make_tensor("m", TensorProto.UINT8, [2], [6, 6])),
-        "compares otherwise",
+        "another comparison",
     ),
     "a deep tree": (lambda: hostile.chain(5_000), "more than 1,000 levels"),
     "short support vectors": (lambda: vectors(support_vectors=[0.5]), "different lengths"),

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from catboost import CatBoostRegressor
+from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
@@ -35,6 +37,21 @@ def _agrees(made: Any) -> None:
     theirs = theirs.to_numpy()
     assert made.parity.passed
     np.testing.assert_allclose(np.asarray(ours).reshape(theirs.shape), theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("load", "model", "task"),
+    [
+        (load_breast_cancer, LGBMClassifier(n_estimators=5, verbose=-1), "binary"),
+        (load_diabetes, CatBoostRegressor(iterations=5, verbose=0, allow_writing_files=False), "regression"),
+    ],
+)
+def test_boosters_alone_keep_the_names_and_the_task(tmp_path: Path, load: Any, model: Any, task: str) -> None:
+    """LightGBM writes mean_radius for the column "mean radius"; CatBoost's regressor has classes_."""
+    X, y = load(return_X_y=True, as_frame=True)
+    made = pushed(tmp_path, model, X, y)
+    assert (made.manifest["task"], made.schema.names) == (task, tuple(X.columns))
+    _agrees(made)
 
 
 @pytest.mark.parametrize(

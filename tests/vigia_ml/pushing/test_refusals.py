@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightgbm import LGBMClassifier
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, VotingClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier, SGDClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, QuantileTransformer, StandardScaler
@@ -31,7 +32,9 @@ Y = penguins()["species"]
     ("model", "message"),
     [
         (LinearSVC(), "LinearSVC gives no probabilities.*CalibratedClassifierCV"),
-        (SVC(), "SVC gives no probabilities"),
+        (SVC(), r"SVC gives no probabilities.*SVC\(probability=True\)"),
+        (Perceptron(), r"Perceptron gives no probabilities.*SGDClassifier\(loss"),
+        (CalibratedClassifierCV(SVC()), r"would refuse.*SVC\(probability=True\) compiles"),
         (RidgeClassifier(), "RidgeClassifier gives no probabilities"),
         (SGDClassifier(), 'loss="log_loss"'),
         (VotingClassifier([("a", clone(LOGISTIC))]), 'voting="soft"'),
@@ -70,6 +73,21 @@ def test_categories_of_pandas_inside_a_boosting_are_refused(tmp_path: Path) -> N
     boosting = HistGradientBoostingClassifier(max_iter=5, categorical_features="from_dtype")
     with pytest.raises(NotPushable, match="OrdinalEncoder"):
         pushed(tmp_path, make_pipeline(boosting), frame[["island", *NUMBERS]], Y)
+
+
+def test_categories_of_pandas_that_a_model_encodes_itself_are_named(tmp_path: Path) -> None:
+    frame = penguins("category")[["island", *NUMBERS]]
+    boosting = LGBMClassifier(n_estimators=3, verbose=-1)
+    with pytest.raises(NotPushable, match=r"island: the service holds a category as str.*OrdinalEncoder"):
+        pushed(tmp_path, boosting, frame, Y)
+
+
+def test_dates_without_date_parts_are_refused_with_its_place(tmp_path: Path) -> None:
+    frame = X.assign(seen=pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(len(X)) % 90, unit="D"))
+    month = FunctionTransformer(lambda dates: dates.apply(lambda column: column.dt.month))
+    steps = make_column_transformer((month, ["seen"]), remainder="passthrough")
+    with pytest.raises(NotPushable, match=r"takes seen as dates; DateParts of vigia_ml\.transformers"):
+        pushed(tmp_path, make_pipeline(steps, StandardScaler(), clone(LOGISTIC)), frame, Y)
 
 
 def test_an_unfitted_pipeline_is_refused(tmp_path: Path) -> None:
@@ -186,7 +204,8 @@ def test_overrides_that_do_not_fit_are_refused() -> None:
         ({"b": {}}, "'b', which X does not have"),
         ({"a": {"type": "integer"}}, "'a' is an integer and holds fractions"),
         ({"a": {"maximum": 1.0}}, "2 rows of column 'a' lie beyond its maximum 1"),
-        ({"a": {"colour": "red"}}, "override of column 'a' is not valid"),
+        ({"a": {"min": 0}}, "override of column 'a' has 'min', which no column has; accepted are .*minimum"),
+        ({"a": {"levels": ("x",)}}, "override of column 'a' is not valid"),
     ):
         with pytest.raises(NotPushable, match=message):
             infer_schema(frame, [1.0, 2.0], overrides=overrides)  # type: ignore[arg-type]

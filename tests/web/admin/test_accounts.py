@@ -115,7 +115,7 @@ def test_a_group_can_be_limited_to_models(admin: Client) -> None:
     lookup.sync_catalogue()
     churn = RegisteredModel.objects.get(name="churn")
     page = admin.get("/admin/auth/group/add/").content.decode()
-    assert "The five rights" in page
+    assert "The six rights" in page
     right = Permission.objects.get(codename="predict")
     sent = {
         "name": "shops",

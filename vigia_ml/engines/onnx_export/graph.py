@@ -211,7 +211,8 @@ class Graph:
             names = first_of([column.name for column in data.texts], 4)
             raise self.cannot(step, f"takes {names} as text in a way that the compiler does not support")
         if dates := [column.name for column in data.columns if column.is_temporal]:
-            raise self.cannot(step, f"takes {first_of(dates, 4)} as dates: put DateParts before it")
+            words = "DateParts of vigia_ml.transformers.dates makes numbers of them in its place or before it"
+            raise self.cannot(step, f"takes {first_of(dates, 4)} as dates; {words}")
         limit = max((_limit(column) for column in data.columns), default=0.0)
         return Tensor(self.gather(data.matrix, data.places), len(data.columns), limit)
 
