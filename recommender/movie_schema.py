@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,7 @@ from vigia_ml.schema import Column, Fault, InvalidRows
 from vigia_ml.schema.columns import EXACT_INTEGER, BadValue
 from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import REPORTED_FAULTS, clip, echo
+from vigia_ml.schema.unicode_forms import normal
 
 LONGEST_TITLE: Final = 300
 LONGEST_DESCRIPTION: Final = 20_000
@@ -340,4 +340,4 @@ def _parse(raw: object, movie_id: int | None) -> Reading:
 
 def plain(text: str) -> str:
     """Returns the comparison form of a name: composed, casefolded, without spaces around it."""
-    return unicodedata.normalize("NFC", text.strip()).casefold()
+    return normal("NFC", text.strip()).casefold()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Final
 
 import regex
+
+from vigia_ml.schema.unicode_forms import normal
 
 LONGEST_KEY: Final = 300
 """Most characters of a key. An index entry holds 2,704 bytes, and decomposition may turn one character into
@@ -37,8 +38,8 @@ def key_of(title: str) -> str:
     with one space for each run of white space. A prefix of a title gives a prefix of its key.
     """
     if not title.isascii():
-        plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", title))
-        title = unicodedata.normalize("NFC", plain)
+        plain = _ACCENTS.sub("", normal("NFKD", title))
+        title = normal("NFC", plain)
     return " ".join(title.casefold().split())[:LONGEST_KEY].rstrip()
 
 

@@ -10,14 +10,12 @@ graph. Its bytes came from outside, so they are signed as a graph and never unpi
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import hmac
 import logging
 import os
 import platform
 import re
-import shutil
 import socket
 import tempfile
 from collections import deque
@@ -34,6 +32,7 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
 from django.utils.crypto import salted_hmac
 
+from core import disk
 from core.errors import Archived, ArtifactError, ArtifactPruned, StoreUnavailable
 from vigia_ml import engines
 
@@ -250,8 +249,7 @@ def write_file(name: str, content: File) -> None:  # type: ignore[type-arg]
 def _check_space(size: int) -> None:
     """Raises `OSError` (ENOSPC) where the bytes would take the disk's reserve, which the log may need."""
     with suppress(NotImplementedError, FileNotFoundError):  # a store of another kind; its first file of all
-        if shutil.disk_usage(default_storage.path("")).free - size < settings.STORE_RESERVE_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        disk.check_reserve(default_storage.path(""), size)
 
 
 def probe() -> None:

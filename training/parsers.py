@@ -15,6 +15,7 @@ from django.http import UnreadablePostError
 from django.utils.http import parse_header_parameters
 from rest_framework.parsers import BaseParser, FormParser, MultiPartParser
 
+from core import disk
 from core.errors import TooLarge, UnsupportedBody
 from vigia_ml.errors import Malformed
 from vigia_ml.schema.json_body import decode_json
@@ -153,6 +154,18 @@ def _read(stream: IO[Any], limit: int) -> bytes:
     return body
 
 
+class ReservingUploadHandler(TemporaryFileUploadHandler):
+    """Writes the files of a body to the disk, and leaves the disk's reserve alone; see `core.disk`."""
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        try:
+            disk.check_reserve(tempfile.gettempdir(), len(raw_data))
+            super().receive_data_chunk(raw_data, start)
+        except OSError:
+            self.file.close()  # removes it; Django would leave that to the garbage collector
+            raise
+
+
 class PushParser(MultiPartParser):
     """Reads a multipart body and writes its files to the disk, whatever their size."""
 
@@ -160,7 +173,7 @@ class PushParser(MultiPartParser):
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
         request = (parser_context or {})["request"]
-        request.upload_handlers = [TemporaryFileUploadHandler(request)]
+        request.upload_handlers = [ReservingUploadHandler(request)]
         return super().parse(stream, media_type, parser_context)
 
 

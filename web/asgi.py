@@ -20,7 +20,7 @@ from web.wsgi import application as django_application  # isort: skip - sets Dja
 
 from django.conf import settings
 
-from core import background
+from core import background, disk
 from predictions.log import writer as prediction_log
 from web import fast_path
 from web.fast_path import FastPath, PendingReply, Reply, RequestHead, request_head
@@ -40,10 +40,10 @@ class Gone(Exception):
 
 
 class Refused(Exception):
-    """A body that the server does not collect; `status` is the reason."""
+    """A body that the server does not collect; `status` is the reason, and `cause` an error behind it."""
 
-    def __init__(self, status: int) -> None:
-        self.status = status
+    def __init__(self, status: int, cause: Exception | None = None) -> None:
+        self.status, self.cause = status, cause
 
 
 class Incoming:
@@ -105,7 +105,12 @@ class Incoming:
         self._application.spooled += len(piece)
         self._spooled += len(piece)
         assert self._file is not None
-        self._file.write(piece)
+        try:
+            if self.size > settings.PREDICT_MAX_BYTES:  # predictions may take the reserve
+                disk.check_reserve(tempfile.gettempdir(), len(piece))
+            self._file.write(piece)
+        except OSError as error:
+            raise Refused(503, error) from error
 
     @property
     def in_memory(self) -> bool:
@@ -183,7 +188,7 @@ class Application:
         try:
             await self._take(scope, incoming, send, expects=expects)
         except Refused as refused:
-            await _send(fast_path.refusal(refused.status), send)
+            await _send(fast_path.refusal(refused.status, refused.cause), send)
         except Gone:
             log.debug("a client disconnected before its request was complete")
         finally:

@@ -231,11 +231,14 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
 
 
-def refusal(status: int) -> Reply:
-    """Returns the error response to bytes that are no valid request; status 0: to a request too slow."""
+def refusal(status: int, cause: Exception | None = None) -> Reply:
+    """Returns the error response to bytes that are no valid request; status 0: to a request too slow.
+
+    cause : the error that the response describes instead, such as that of a full disk.
+    """
     headers = {"Content-Type": "application/json"}
-    if not status:
-        known, described, extra = errors.describe(UnreadablePostError())
+    if cause is not None or not status:
+        known, described, extra = errors.describe(cause or UnreadablePostError())
         return _refusal(known or 400, described, HeaderBlock.of(_encoded(headers | extra)), str(uuid7()))
     code, message = UNREADABLE.get(status, UNREADABLE[400])
     headers |= {"Retry-After": "10"} if status == 503 else {}

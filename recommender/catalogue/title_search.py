@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import unicodedata
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final
@@ -14,6 +13,7 @@ from recommender.errors import AmbiguousTitle, UnknownTitle
 from recommender.index.engine import IndexEngine
 from recommender.models import Movie
 from recommender.title_keys import article_first, key_of, without_year
+from vigia_ml.schema.unicode_forms import normal
 
 NEAR: Final = 78.0
 """Lowest normalised indel similarity of a near match, in per cent: one letter in five may differ."""
@@ -74,7 +74,7 @@ def _exact(title: str) -> list[Movie]:
 
 
 def _composed(title: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", title).split())
+    return " ".join(normal("NFC", title).split())
 
 
 def _near(key: str, engine: IndexEngine, withdrawn: frozenset[int]) -> list[tuple[int, float]]:

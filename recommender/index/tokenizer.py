@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import regex
 
 from recommender.index.stop_words import REQUEST_WORDS, STOP_WORDS
+from vigia_ml.schema.unicode_forms import normal
 
 # The pattern is scikit-learn's token_pattern with Unicode's word characters (UAX 29, UTS 18): combining marks
 # and joiners belong to the word around them. `re` ends a word at each mark.
@@ -31,7 +31,7 @@ def lowered(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    return unicodedata.normalize("NFC", text.lower().replace("i\u0307", "i"))
+    return normal("NFC", text.lower().replace("i\u0307", "i"))
 
 
 def words(text: str) -> list[str]:

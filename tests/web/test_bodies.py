@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -410,3 +412,27 @@ def test_a_worker_with_many_connections_leaves_new_ones_to_other_workers(
         for client in kept:
             client.close()
         server.stop()
+
+
+def test_a_large_body_leaves_the_disk_its_reserve_and_predictions_go_on(
+    churn: ModelVersion, key: str, customer: dict[str, Any], tmp_path: Path
+) -> None:
+    reserve = shutil.disk_usage(tempfile.gettempdir()).total
+    full = Server(
+        tmp_path, WEB_CONCURRENCY="1", PREDICT_MAX_BYTES=str(MOST_BYTES), STORE_RESERVE_BYTES=str(reserve)
+    )
+    full.start()
+    try:
+        teach(full, key, customer, 1)
+        names, cells = ",".join(customer), ",".join(map(str, customer.values()))
+        rows_of_csv = "\n".join([names, *[cells] * (MOST_BYTES // 2 // len(cells))]).encode()
+        lines = ("Content-Type: text/csv", f"Content-Length: {len(rows_of_csv)}", "Connection: close")
+        assert statuses(full.raw(head(key, *lines), rows_of_csv, until_closed=True)) == [200]
+        body = bytes(20 * MOST_BYTES)
+        kind, length = "Content-Type: multipart/form-data; boundary=x", f"Content-Length: {len(body)}"
+        start = head(key, kind, length, "Connection: close", path="/api/v1/models/churn/versions/")
+        answer = full.raw(start, body, until_closed=True)
+        assert statuses(answer) == [503], answer[:300]
+        assert b"store_unavailable" in answer
+    finally:
+        full.stop()

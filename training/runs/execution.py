@@ -235,6 +235,13 @@ def _held_back(
     return f"not activated: version {active.number} was trained on these rows"
 
 
+def _may_activate(run: TrainingRun, model: RegisteredModel) -> bool:
+    """Returns whether a policy may activate the run's version: a client chooses the graph of a push and the
+    rows of its gate, so that the right to push must not become the right to activate."""
+    by = run.requested_by
+    return run.origin != Origin.PUSHED or by is None or permissions.may(by, "activate", model)
+
+
 def _activate_by_policy(
     model: RegisteredModel, version: ModelVersion, run: TrainingRun, *, held_back: str
 ) -> str:
@@ -251,6 +258,8 @@ def _activate_by_policy(
         return held_back
     if answers_check.refused_by_installation(version):
         return "not activated: it is not compiled, and COMPILED_ONLY is set"
+    if not by_request and not _may_activate(run, model):
+        return "not activated by the policy: whoever pushed it does not have the right to activate"
     version.registered_model = model  # the locked row
     if permissions.needs_another(version, run.requested_by):
         return "waits for a second approver to activate it"

@@ -47,8 +47,9 @@ from vigia_ml.schema.matrix import fingerprint, levels_of
 
 SECONDS: Final = 900.0
 MEMORY: Final = 4 * 2**30
-FILE_SIZE: Final = 8 * 2**30
 """Limits of the sandbox that decodes rows."""
+MOST_TEXT: Final = 2**30
+"""Bytes of the decoded rows as text, which the job then holds in memory."""
 
 
 class PushRefused(VigiaError):
@@ -148,8 +149,10 @@ def _rows(directory: Path, manifest: Manifest) -> _Rows:
     outputs = _outputs(manifest)
     with tempfile.TemporaryDirectory(prefix="vigia-rows-") as path:
         inside = Path(path)
+        given = 0
         for part in ("train", "holdout", "answers"):
             shutil.copyfile(directory / NAMES[part], inside / NAMES[part])
+            given += (inside / NAMES[part]).stat().st_size
         try:
             sandbox.call(
                 "vigia_ml.fitting.pushed_rows:dump",
@@ -158,9 +161,14 @@ def _rows(directory: Path, manifest: Manifest) -> _Rows:
                 directory=inside,
                 seconds=SECONDS,
                 memory=MEMORY,
-                file_size=FILE_SIZE,
+                file_size=given + MOST_TEXT,
             )
         except sandbox.SandboxFailed as error:
+            if error.reason == "output":
+                raise PushRefused(
+                    f"the rows have more than {MOST_TEXT:,} bytes as text, which is the limit: send fewer "
+                    "rows, or fewer and shorter texts"
+                ) from error
             raise PushRefused(f"the files of rows cannot be read: {error.message}") from error
         counts: dict[str, int] = {}
         with parquet.DatasetWriter(directory / "dataset.parquet", schema) as writer:

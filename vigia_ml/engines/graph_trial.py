@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SECONDS: Final = 300.0
 MEMORY: Final = 4 << 30
 MOST_MS: Final = 100.0
+MOST_BULK_SECONDS: Final = 60.0
+"""Seconds for the rows of the largest request, which occupies a thread of a web process for as long."""
 MOST_HOLDOUT: Final = 2_000_000
 MOST_ANSWERS: Final = 2 << 30
 """Bytes of the file of answers: rows times classes times eight."""
@@ -84,6 +86,7 @@ def tried(
     most_rows: int,
     *,
     most_ms: float = MOST_MS,
+    most_bulk_seconds: float = MOST_BULK_SECONDS,
     seconds: float = SECONDS,
     memory: int = MEMORY,
     workdir: Path | None = None,
@@ -95,7 +98,8 @@ def tried(
     classes : in the order of the answer's columns; None for a regression.
     holdout : Parquet file with the schema's columns (see `vigia_ml.fitting.parquet`).
     most_rows : rows of the largest request, which are answered at once.
-    most_ms : limit of the median for one row. seconds, memory : limits of each of both children.
+    most_ms : limit of the median for one row.
+    most_bulk_seconds : limit for `most_rows` rows. seconds, memory : limits of each of both children.
     workdir : place of temporary copies of graph and hold-out; None for the system's.
 
     Raises
@@ -108,7 +112,15 @@ def tried(
         (Path(folder) / GRAPH).write_bytes(graph)
         shutil.copyfile(holdout, Path(folder) / HOLDOUT)
         outcome = _run(
-            "answered", schema, task, most_rows, most_ms, folder=folder, seconds=seconds, memory=memory
+            "answered",
+            schema,
+            task,
+            most_rows,
+            most_ms,
+            most_bulk_seconds,
+            folder=folder,
+            seconds=seconds,
+            memory=memory,
         )
         content = sandbox.read_file(Path(folder), ANSWERS, min(MOST_HOLDOUT * width * 8, MOST_ANSWERS))
     try:

@@ -36,7 +36,12 @@ def checked(directory: Path, schema: dict[str, Any], task: Task, classes: Sequen
 
 
 def answered(
-    directory: Path, schema: dict[str, Any], task: Task, most_rows: int, most_ms: float
+    directory: Path,
+    schema: dict[str, Any],
+    task: Task,
+    most_rows: int,
+    most_ms: float,
+    most_bulk_seconds: float,
 ) -> dict[str, Any]:
     """Loads the directory's graph, writes its answers to the hold-out, and returns what they cost."""
     known = DatasetSchema.from_json(schema)
@@ -59,12 +64,20 @@ def answered(
     _same_alone(answers, frame, together)
     (directory / ANSWERS).write_bytes(together.astype("<f8").tobytes())
     many = frame.iloc[np.arange(max(most_rows, 1)) % len(frame)]
+    # In one part, so that the parts in which a web process answers need a fraction of this child's memory.
+    engine.rows_at_once = len(many)
     started = time.perf_counter()
     answers(many)
+    bulk_seconds = time.perf_counter() - started
+    if bulk_seconds > most_bulk_seconds:
+        raise BadGraph(
+            f"the graph needs {bulk_seconds:,.0f} seconds for {len(many):,} rows, the largest request; "
+            f"at most {most_bulk_seconds:g} are accepted: use a smaller model"
+        )
     return {
         "rows": len(frame),
         "latency_ms": latency,
-        "bulk_seconds": time.perf_counter() - started,
+        "bulk_seconds": bulk_seconds,
     }
 
 

@@ -28,9 +28,11 @@ class OnnxEngine:
     """Runs a compiled pipeline. Many threads may run a session at once.
 
     classes : classes in the order of the probabilities; None for a regression.
+    rows_at_once : see `ROWS_AT_ONCE`.
     """
 
     name = "onnx"
+    rows_at_once = ROWS_AT_ONCE
     takes_matrix = True
 
     def __init__(self, session: onnxruntime.InferenceSession, schema: DatasetSchema) -> None:
@@ -70,7 +72,7 @@ class OnnxEngine:
         ------
         ValueError : when ONNX Runtime rejects the matrix.
         """
-        rows = ROWS_AT_ONCE
+        rows = self.rows_at_once
         if self._texts is not None:
             rows = min(rows, max(1, TEXT_NUMBERS_AT_ONCE // self._texts.width))
         if len(matrix) <= rows:

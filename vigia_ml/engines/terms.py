@@ -38,6 +38,13 @@ MOST_WORK: Final = 2_000_000
 """Most characters of the n-grams of a row's texts; some 0.2 s."""
 
 
+MOST_SPREAD: Final = 100
+"""Most n-grams' characters per character of a text; 1 to 13 letters. A request of `PREDICT_MAX_BYTES` has
+millions of characters."""
+MOST_EXPANSION: Final = 18
+"""Characters into which NFKD decomposes one character (U+FDFA)."""
+
+
 class BadTerms(ValueError):
     """Raised for settings of a vectorizer that no process executes; the message names the accepted ones."""
 
@@ -77,6 +84,11 @@ class Terms:
             )
         if not 1 <= low <= high:
             raise BadTerms(f"n-grams of {low} to {high} are impossible")
+        if self._spread > MOST_SPREAD:
+            raise BadTerms(
+                f"n-grams of {low} to {high} make {self._spread:,} characters of each character of a text, "
+                f"more than {MOST_SPREAD}: use shorter n-grams, such as 1 to 13"
+            )
         if self.accents not in ("", "ascii", "unicode") or self.norm not in ("", "l1", "l2"):
             raise BadTerms(f"accents {self.accents!r} or norm {self.norm!r} is unknown")
         if self.work(column) > MOST_WORK:
@@ -97,8 +109,14 @@ class Terms:
 
     def work(self, column: Column) -> int:
         """Returns how many characters the n-grams of a text of `column` may have."""
+        expansion = MOST_EXPANSION if self.accents else 1
+        return column.max_length * self._spread * expansion
+
+    @property
+    def _spread(self) -> int:
+        """Returns how many characters the n-grams make of a character."""
         low, high = self.ngrams
-        return column.max_length * (high - low + 1) * (low + high) // 2
+        return (high - low + 1) * (low + high) // 2
 
     # -- reading a text ----------------------------------------------------------------------------
 

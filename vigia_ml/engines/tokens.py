@@ -12,6 +12,8 @@ from typing import Final
 
 LONGEST_REPEAT: Final = 20
 LONGEST_PATTERN: Final = 200
+PIECE: Final = 128
+"""Characters of a text that are decomposed at once."""
 
 # A pattern is a sequence of single characters of which the last one may repeat. Between word boundaries
 # (`\b`), or without a boundary after the repeat, a search is linear in the text.
@@ -50,7 +52,10 @@ def finder(pattern: str) -> Callable[[str], list[str]]:
 
 def without_accents(text: str, accents: str) -> str:
     """Returns a text without accents: "unicode", or "ascii", which drops all other characters as well."""
-    decomposed = unicodedata.normalize("NFKD", text)
+    # In pieces, because a long run of marks takes a time quadratic in the run. Pieces differ from the whole
+    # in the order of combining marks alone, which are dropped.
+    pieces = range(0, len(text), PIECE)
+    decomposed = "".join([unicodedata.normalize("NFKD", text[at : at + PIECE]) for at in pieces])
     if accents == "ascii":
         return decomposed.encode("ascii", "ignore").decode("ascii")
     return "".join([each for each in decomposed if not unicodedata.combining(each)])

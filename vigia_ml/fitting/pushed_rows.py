@@ -31,6 +31,8 @@ from vigia_ml.schema.row_keys import KEY_FIELD
 Floats = npt.NDArray[np.float64]
 
 BATCH: Final = 5_000
+MOST_ROWS: Final = {"train": 10_000_000, "holdout": 2_000_000, "answers": 2_000_000}
+"""Rows of each file. A file of kilobytes may hold more rows than a machine can read."""
 LONGEST_LINE: Final = 2**26
 """Bytes of one row as text."""
 SHOWN_FAULTS: Final = 3
@@ -122,6 +124,11 @@ def _parquet(directory: Path, part: str, columns: Sequence[str]) -> Iterator[Any
         raise BadFile(f"{part}: the file is not Parquet: {clip(str(error))}") from error
     with file:
         names = file.schema_arrow.names
+        if file.metadata.num_rows > MOST_ROWS[part]:
+            raise BadFile(
+                f"{part}: the file has {file.metadata.num_rows:,} rows; accepted: at most "
+                f"{MOST_ROWS[part]:,}: send a sample of the rows"
+            )
         missing = [name for name in columns if name not in names]
         more = [name for name in names if name not in columns]
         if missing or more or len(set(names)) != len(names):

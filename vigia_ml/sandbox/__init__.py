@@ -39,8 +39,8 @@ class SandboxFailed(VigiaError):
     """Raised when the child gives no result.
 
     reason : ``time``, ``memory``, ``output`` (too many bytes in the result, the messages or files),
-    ``crashed`` (an error or a signal), or ``refused``: the function raised a `VigiaError`, whose code,
-    message and details this error has.
+    ``disk`` (it is full), ``crashed`` (an error or a signal), or ``refused``: the function raised a
+    `VigiaError`, whose code, message and details this error has.
     """
 
     code = "sandbox_failed"
@@ -128,6 +128,8 @@ def run(
         reason = watch.until_end()
     if reason == "time":
         raise _too_slow(limits)
+    if reason == "disk":
+        raise SandboxFailed("disk", "the disk is full: tell the operator, and try again later")
     if reason is not None:
         raise _too_much(limits)
     return _outcome(watch, time.monotonic() - began, limits)

@@ -203,6 +203,9 @@ MACHINES: Final = {"x86_64": 0, "aarch64": 1}
 ARCHITECTURES: Final = (0xC000003E, 0xC00000B7)
 CLONE, CLONE3, TGKILL, PRLIMIT = (56, 220), (435, 435), (234, 131), (302, 261)
 OPEN, OPENAT, OPENAT2 = (2, None), (257, 56), (437, 437)
+FCNTL, IOCTL = (72, 25), (16, 29)
+# With these, a file sends signals: F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOASYNC, FIOSETOWN, SIOCSPGRP.
+SIGNALS_BY_FCNTL, SIGNALS_BY_IOCTL = (8, 10, 15), (0x5452, 0x8901, 0x8902)
 X32_BIT = 0x40000000
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, JUMP_SET, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, ERROR, KILL = 0x7FFF0000, 0x00050000, 0x80000000
@@ -251,6 +254,10 @@ def _program(machine: int, pid: int) -> list[Instruction]:
         number = numbers[machine]
         if number is not None:
             lines += _by_argument(number, place, (JUMP_SET, 0, 1, O_TMPFILE_BIT), refuse)
+    for numbers, commands in ((FCNTL, SIGNALS_BY_FCNTL), (IOCTL, SIGNALS_BY_IOCTL)):
+        tests = [each for value in commands for each in ((JUMP_EQUAL, 0, 1, value), refuse)]
+        rest = [(LOAD, 0, 0, FIRST_ARGUMENT + 8), *tests, (RETURN, 0, 0, ALLOW)]
+        lines += [(JUMP_EQUAL, 0, len(rest), numbers[machine]), *rest]
     return [*lines, (RETURN, 0, 0, ALLOW)]
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
-Reason = Literal["time", "memory", "output", "crashed", "refused"]
+Reason = Literal["time", "memory", "output", "disk", "crashed", "refused"]
 
 MESSAGES: Final = 4_096
 """Bytes of the child's messages that an error repeats."""
@@ -26,6 +27,8 @@ START: Final = 60.0
 LINES_BEFORE_CALL: Final = 2
 NOBODY: Final = (65534, 65534)
 POLL: Final = 0.1
+LEAST_FREE: Final = 256 * 2**20
+"""Free bytes of the disk below which a child is ended: others need the disk, too."""
 ENVIRONMENT: Final = {
     "LC_ALL": "C.UTF-8",
     "TMPDIR": ".",
@@ -185,6 +188,8 @@ class Watch:
                 output = max(len(self.result), self._printed)
                 if output > self._limits.output or self._disk() > self._limits.file_size:
                     return "output"
+                if not has_ended and shutil.disk_usage(self._directory).free < LEAST_FREE:
+                    return "disk"
                 if has_ended and not ready:  # a descendant may hold the pipes open
                     return None
                 if time.monotonic() > deadline:

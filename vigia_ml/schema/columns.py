@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from vigia_ml.schema import moments, numerals
 from vigia_ml.schema.faults import Fault, echo
 from vigia_ml.schema.moments import BadMoment, MomentType
 from vigia_ml.schema.numerals import PLAIN, NumberFormat
+from vigia_ml.schema.unicode_forms import normal
 
 ColumnType = Literal["number", "integer", "boolean", "category", "text", "date", "datetime"]
 Normalisation = Literal["strip", "lower", "lower_snake"]
@@ -39,7 +39,7 @@ def written_name(name: str) -> str:
     write the line breaks within a name differently; it is the same name.
     """
     name = name.strip().replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", name)
+    return normal("NFC", name)
 
 
 class BadValue(Exception):
@@ -176,7 +176,7 @@ class Column:
 
     def canonical_text(self, text: str) -> str:
         """Returns `text` after the declared normalisation."""
-        text = text.strip() if text.isascii() else unicodedata.normalize("NFC", text.strip())
+        text = normal("NFC", text.strip())
         if self.normalise == "strip":
             return text
         text = text.lower()
@@ -314,7 +314,7 @@ class Column:
         raise self._not_boolean(value)
 
     def _boolean_word(self, word: str, raw: Any) -> Value:
-        lowered = unicodedata.normalize("NFC", word).lower()
+        lowered = normal("NFC", word).lower()
         if lowered in TRUE_WORDS:
             return True
         if lowered in FALSE_WORDS:

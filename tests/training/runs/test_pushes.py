@@ -32,7 +32,7 @@ from training import artifacts
 from training.models import ModelVersion, Origin, RegisteredModel, TrainingRun
 from training.registry import declarations, lookup
 from training.reports import reproduction
-from training.runs import pushes, uploads
+from training.runs import pushed_execution, pushes, uploads
 from training.runs import requests as run_requests
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,6 +181,29 @@ def test_a_file_that_cannot_be_decoded_is_refused(api: APIClient, package: Packa
     whole[4:60] = bytes(56)
     package.file("train").write_bytes(bytes(whole))
     refused(api, package, "train: the file cannot be decoded")
+
+
+def test_a_small_file_of_endless_rows_is_refused(api: APIClient, package: Package) -> None:
+    table = pq.read_table(package.file("train"))
+    rows = 1_000_000
+    many = pa.table({name: pa.nulls(rows, table[name].type) for name in table.column_names})
+    with pq.ParquetWriter(package.file("train"), many.schema) as writer:
+        for _ in range(11):
+            writer.write_table(many)
+    assert package.file("train").stat().st_size < 200_000
+    refused(api, package, "train: the file has 11,000,000 rows; accepted: at most 10,000,000")
+
+
+def test_a_small_file_of_endless_text_is_refused(
+    api: APIClient, package: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pushed_execution, "MOST_TEXT", 2**22)
+    table = pq.read_table(package.file("train"))
+    long = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array(["x" * 100_000]))
+    place = table.column_names.index("island")
+    pq.write_table(table.set_column(place, "island", long), package.file("train"))
+    assert package.file("train").stat().st_size < 20_000
+    refused(api, package, "the rows have more than 4,194,304 bytes as text", "send fewer rows")
 
 
 def test_a_graph_that_is_no_graph_is_refused(api: APIClient, package: Package) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, Permission, User
 from django.core.files.storage import default_storage
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.test import Client
 from rest_framework.test import APIClient
 
@@ -87,6 +89,17 @@ def test_only_a_client_that_may_activate_asks_for_an_activation(package: Package
     assert run.version.activations.get().reason == "first"
 
 
+@pytest.mark.parametrize("policy", ["always", "if_better"])
+def test_a_policy_activates_no_push_of_a_client_that_may_not_activate(package: Package, policy: str) -> None:
+    execute(package.send(client("push"), "penguins"))
+    RegisteredModel.objects.filter(name="penguins").update(policy=policy)
+    run = execute(package.send(client("push"), "penguins"))
+    assert (run.status, run.version.status) == ("succeeded", "candidate")
+    assert "whoever pushed it does not have the right to activate" in run.stage
+    run = execute(package.send(client("push", "activate"), "penguins"))
+    assert (run.status, run.version.status) == ("succeeded", "active")
+
+
 def test_names_of_other_models_and_of_the_service_are_refused(api: APIClient, package: Package) -> None:
     error = assert_error(package.send(api, "movies"), 409, "unsupported_for_model")
     assert "movies does not support pushed versions" in error["message"]
@@ -112,6 +125,18 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(api: APIClient, pa
         assert "accepted: at most 1,000" in error["message"]
     finally:
         VersionsView.max_bytes = size
+
+
+def test_the_files_of_a_body_leave_the_disk_its_reserve(
+    api: APIClient, package: Package, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.STORE_RESERVE_BYTES = shutil.disk_usage("/").total
+    written = tmp_path / "written"
+    written.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(written))
+    monkeypatch.setattr(TemporaryFileUploadHandler, "receive_data_chunk", lambda *_: pytest.fail("written"))
+    assert_error(package.send(api, "penguins"), 503, "store_unavailable")
+    assert staged() == []
 
 
 def test_missing_unknown_and_repeated_parts_are_all_named(api: APIClient, package: Package) -> None:

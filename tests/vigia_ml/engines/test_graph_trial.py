@@ -144,14 +144,20 @@ def test_a_graph_that_needs_a_second_a_row_is_refused(rows: Path) -> None:
     assert time.monotonic() - started < 60
 
 
+def test_a_graph_whose_largest_request_takes_long_is_refused(rows: Path) -> None:
+    message = refusal(hostile.good(), rows, most_rows=10_000, most_bulk_seconds=0.0)
+    assert "for 10,000 rows, the largest request; at most 0 are accepted" in message
+
+
 def test_a_graph_without_end_is_refused(rows: Path) -> None:
     assert refusal(hostile.slow(19_000), rows, seconds=2) == (
         "the graph needs more than 2 seconds for the hold-out"
     )
 
 
-def test_a_graph_that_needs_much_memory_is_refused(rows: Path) -> None:
-    wide = [*hostile.doubled(17), node("ReduceSum", "v17 axis", "answer")]
+@pytest.mark.parametrize("times", [14, 17])  # the first would fit in parts
+def test_a_graph_that_needs_much_memory_is_refused(rows: Path, times: int) -> None:
+    wide = [*hostile.doubled(times), node("ReduceSum", f"v{times} axis", "answer")]
     message = refusal(model(wide, {"axis": np.array([1])}), rows, most_rows=10_000, most_ms=1_000)
     assert message == f"the graph needs more than {2 * GIB:,} bytes of memory"
 

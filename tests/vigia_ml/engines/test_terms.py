@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -299,7 +300,7 @@ def test_many_rows_are_predicted_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         (TfidfVectorizer(strip_accents=str.strip), "calls its own function (strip_accents=)"),
         (TfidfVectorizer(token_pattern=r"\w+(?:-\w+)?"), "the token pattern"),
         (TfidfVectorizer(dtype=np.float32), "counts in float32"),
-        (TfidfVectorizer(analyzer="char", ngram_range=(1, 60)), "n-grams of a text of review"),
+        (TfidfVectorizer(analyzer="char", ngram_range=(1, 60)), "n-grams of 1 to 60"),
     ],
 )
 def test_what_does_not_compile_is_said_with_step_and_remedy(step: Any, reason: str) -> None:
@@ -458,9 +459,15 @@ def test_a_reader_of_listings_is_bounded_as_well() -> None:
 def test_a_model_gives_a_bounded_number_of_numbers_per_row() -> None:
     wide = TextVector(0, Terms(tuple(map(str, range(3_000)))))
     texts.check([wide], [REVIEW])
-    slow = [TextVector(0, Terms(("ab",), analyzer="char", ngrams=(1, 30)), np.ones((1, 1))) for _ in range(3)]
-    texts.check(slow[:2], [REVIEW])
-    with pytest.raises(BadTerms, match="n-grams of a row's texts may have 2,790,000 characters"):
+    slow = [
+        TextVector(0, Terms(("ab",), analyzer="char", ngrams=(1, 13)), np.ones((1, 1))) for _ in range(11)
+    ]
+    texts.check(slow[:10], [REVIEW])
+    with pytest.raises(BadTerms, match="n-grams of a row's texts may have 2,002,000 characters"):
         texts.check(slow, [REVIEW])
+    with pytest.raises(BadTerms, match="n-grams of 1 to 14 make 105 characters of each character"):
+        texts.check([replace(slow[0], terms=replace(slow[0].terms, ngrams=(1, 14)))], [REVIEW])
+    plain = Terms(("ab",), analyzer="char", ngrams=(1, 13))
+    assert replace(plain, accents="unicode").work(REVIEW) == 18 * plain.work(REVIEW)
     with pytest.raises(BadTerms, match="6,000 numbers, at most 4,096"):
         texts.check([wide, wide], [REVIEW])

@@ -341,3 +341,20 @@ def test_an_estimator_of_a_boosting_library_is_described_by_the_sandbox(tmp_path
 
     with pytest.raises(NotImportable, match="is not fitted"):
         described(tmp_path, pickle.dumps(build(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("sklearn.base", "inspect.os.listdir"),
+        ("sklearn.utils.discovery", "import_module"),
+        ("sklearn.base", "warnings"),
+        ("numpy", "ctypeslib.ctypes.CDLL"),
+        ("pandas.core.frame", "collections.abc"),
+    ],
+)
+def test_what_a_known_library_imports_is_not_known(tmp_path: Path, module: str, name: str) -> None:
+    words = (b"\x8c" + bytes([len(word)]) + word.encode() for word in (module, name))
+    (tmp_path / "model").write_bytes(b"\x80\x04" + b"".join(words) + b"\x93.")
+    with pytest.raises(pickles.Forbidden, match=re.escape(f"{module}.{name}")):
+        pickles.opened(tmp_path / "model")

@@ -190,3 +190,21 @@ def regain(directory: Path) -> None:
 def write_file(directory: Path, name: str, content: str) -> Callable[..., Any] | None:
     (directory / name).write_text(content)
     return None
+
+
+def signal_by_file(directory: Path, process: int) -> None:
+    import fcntl
+
+    reader, writer = os.pipe()
+    fcntl.fcntl(reader, fcntl.F_SETOWN, process)
+    fcntl.fcntl(reader, 10, signal.SIGKILL)  # F_SETSIG
+    fcntl.fcntl(reader, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    os.write(writer, b"x")
+
+
+def signal_by_control(directory: Path, process: int) -> None:
+    import fcntl
+    import struct
+
+    left, _ = socket.socketpair()
+    fcntl.ioctl(left, 0x8901, struct.pack("i", process))  # FIOSETOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from vigia_ml import sandbox
-from vigia_ml.sandbox import SandboxFailed, kernel
+from vigia_ml.sandbox import SandboxFailed, kernel, process
 
 HERE = Path(__file__).parent
 MEMORY = 512 << 20
@@ -145,7 +146,7 @@ def test_a_grandchild_ends_with_the_child(tmp_path: Path) -> None:
 def test_the_child_cannot_touch_other_processes(tmp_path: Path) -> None:
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        for name in ("kill", "limit_other"):
+        for name in ("kill", "limit_other", "signal_by_file", "signal_by_control"):
             assert "PermissionError" in refused(name, tmp_path, victim.pid).message
         assert victim.poll() is None
     finally:
@@ -234,6 +235,12 @@ def test_files_are_limited(tmp_path: Path) -> None:
     assert refused("large_file", tmp_path, 4 << 20, file_size=1 << 20).reason == "output"
     assert refused("many_files", tmp_path, 10_000, 1 << 20, file_size=32 << 20).reason == "output"
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1 << 30
+
+
+def test_a_child_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LEAST_FREE", shutil.disk_usage(tmp_path).total)
+    error = refused("sleep", tmp_path, 30.0)
+    assert (error.reason, "the disk is full" in error.message) == ("disk", True)
 
 
 @linux
