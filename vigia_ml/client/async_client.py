@@ -23,6 +23,8 @@ from vigia_ml.client.waiting import WaitingDriver
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vigia_ml.client.frames import Table
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -132,14 +134,14 @@ class AsyncClient:
     async def predict(
         self,
         model: str,
-        rows: pd.DataFrame,
+        rows: Table,
         *,
         errors: Literal["raise"] = "raise",
         **options: Unpack[PredictOptions],
     ) -> pd.DataFrame: ...
     @overload
     async def predict(
-        self, model: str, rows: pd.DataFrame, *, errors: Literal["frame"], **options: Unpack[PredictOptions]
+        self, model: str, rows: Table, *, errors: Literal["frame"], **options: Unpack[PredictOptions]
     ) -> tuple[pd.DataFrame, pd.DataFrame]: ...
     @overload
     async def predict(
@@ -162,7 +164,7 @@ class AsyncClient:
     async def predict(
         self,
         model: str,
-        rows: pd.DataFrame | Sequence[Row] | Row,
+        rows: Table | Sequence[Row] | Row,
         *,
         version: int | None = None,
         key_column: str | None = None,

@@ -23,6 +23,8 @@ from vigia_ml.client.retries import RetryPolicy
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vigia_ml.client.frames import Table
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -152,14 +154,14 @@ class Client:
     def predict(
         self,
         model: str,
-        rows: pd.DataFrame,
+        rows: Table,
         *,
         errors: Literal["raise"] = "raise",
         **options: Unpack[PredictOptions],
     ) -> pd.DataFrame: ...
     @overload
     def predict(
-        self, model: str, rows: pd.DataFrame, *, errors: Literal["frame"], **options: Unpack[PredictOptions]
+        self, model: str, rows: Table, *, errors: Literal["frame"], **options: Unpack[PredictOptions]
     ) -> tuple[pd.DataFrame, pd.DataFrame]: ...
     @overload
     def predict(
@@ -182,7 +184,7 @@ class Client:
     def predict(
         self,
         model: str,
-        rows: pd.DataFrame | Sequence[Row] | Row,
+        rows: Table | Sequence[Row] | Row,
         *,
         version: int | None = None,
         key_column: str | None = None,

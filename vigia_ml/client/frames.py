@@ -16,7 +16,10 @@ from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.row_keys import KEY_FIELD
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
+
+    Table = pd.DataFrame | pd.Series[Any] | npt.NDArray[Any] | list[str]
 
 Row = Mapping[str, Any]
 Probabilities = Literal["dict", "columns", "none"]

@@ -157,8 +157,7 @@ def read(values: pd.Series[Any], column: Column) -> ReadColumn:
         _check_numbers(numbers, column)
         return ReadColumn(numbers, {})
     if column.type in TEMPORAL:
-        moments = [None if each is None else each.rstrip("Z") for each in json_values(values, column)]
-        return ReadColumn(np.array(moments, dtype="datetime64[us]"), {})
+        return ReadColumn(_moments(json_values(values, column), column), {})
     codes, distinct = pd.factorize(values.astype(object))
     cells = json_values(pd.Series(distinct, dtype=object, name=values.name), column)
     table: list[Value] = [_one(cell, column, values) for cell in cells]
@@ -246,6 +245,24 @@ def _check_numbers(numbers: Floats, column: Column) -> None:
                 f"column {name!r} holds integers beyond 2^53, which are not exact as doubles",
                 advice="if they identify the row, name the column: key=…; else leave the column out of X",
             )
+
+
+def _moments(cells: list[Any], column: Column) -> npt.NDArray[np.datetime64]:
+    for cell in cells:
+        if not (cell is None or isinstance(cell, str)):
+            raise NotPushable(
+                f"column {column.name!r} is a {column.type} and holds {cell!r}",
+                advice="convert it before you fit: pd.to_datetime(X[…])",
+            )
+    try:
+        return np.array(
+            [None if cell is None else cell.rstrip("Z") for cell in cells], dtype="datetime64[us]"
+        )
+    except ValueError as error:
+        raise NotPushable(
+            f"column {column.name!r} is a {column.type} and holds another text: {error}",
+            advice="convert it before you fit: pd.to_datetime(X[…])",
+        ) from None
 
 
 def is_label(text: str) -> bool:

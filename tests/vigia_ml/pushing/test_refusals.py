@@ -205,6 +205,7 @@ def test_overrides_that_do_not_fit_are_refused() -> None:
         ({"a": {"type": "integer"}}, "'a' is an integer and holds fractions"),
         ({"a": {"maximum": 1.0}}, "2 rows of column 'a' lie beyond its maximum 1"),
         ({"a": {"min": 0}}, "override of column 'a' has 'min', which no column has; accepted are .*minimum"),
+        ({"a": {"type": "date"}}, r"'a' is a date and holds 1.5; convert it .*pd.to_datetime"),
         ({"a": {"levels": ("x",)}}, "override of column 'a' is not valid"),
     ):
         with pytest.raises(NotPushable, match=message):
