@@ -1,5 +1,6 @@
-"""``python -m vigia_ml.cli`` is `vigiactl`."""
+"""``python -m vigia_ml.cli``: the same as ``vigiactl``."""
 
 from vigia_ml.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -89,7 +89,7 @@ def found(objects: Sequence[Any]) -> Parts:
         raise NotImportable(
             "the pipeline begins with a vectorizer of texts, which does not say which column it reads: write "
             'make_pipeline(TextColumn("the column"), vectorizer, model) instead, with TextColumn of '
-            "vigia_ml.transformers.text (nothing has to be fitted again), and import it with --columns"
+            "vigia_ml.transformers.text_column (nothing has to be fitted again), and import it with --columns"
         )
     used = {id(each) for each in (model, transformer)}
     others = tuple(_kind(each) for each in flat if id(each) not in used and not _among(each, encoders))
