@@ -116,7 +116,10 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
     if isinstance(error, exceptions.ValidationError):
         return 400, _body("invalid_input", "the request is invalid", _field_details(error.detail)), headers
     if isinstance(error, exceptions.UnsupportedMediaType):
-        message = f"{str(error.detail)[:160]} Send application/json, or text/csv for rows."
+        message = (
+            f"{str(error.detail)[:160]} Send application/json; text/csv also for rows; multipart/form-data "
+            "for a push."
+        )
         return 415, _body("unsupported_media_type", message), headers
     if isinstance(error, exceptions.Throttled):
         headers["Retry-After"] = str(max(1, int(getattr(error, "wait", None) or 1)))

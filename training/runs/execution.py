@@ -258,8 +258,8 @@ def _activate_by_policy(
         return held_back
     if answers_check.refused_by_installation(version):
         return "not activated: it is not compiled, and COMPILED_ONLY is set"
-    if not by_request and not _may_activate(run, model):
-        return "not activated by the policy: whoever pushed it does not have the right to activate"
+    if not _may_activate(run, model):  # asked again: the right may have been withdrawn meanwhile
+        return "not activated: the user who pushed it does not have the right to activate"
     version.registered_model = model  # the locked row
     if permissions.needs_another(version, run.requested_by):
         return "waits for a second approver to activate it"

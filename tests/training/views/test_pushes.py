@@ -89,13 +89,25 @@ def test_only_a_client_that_may_activate_asks_for_an_activation(package: Package
     assert run.version.activations.get().reason == "first"
 
 
+def test_a_withdrawn_right_to_activate_counts_at_the_end_of_the_run(package: Package) -> None:
+    package.manifest["activation_reason"] = "first"
+    answer = package.send(client("push", "activate"), "penguins")
+    pusher = TrainingRun.objects.get().requested_by
+    assert pusher is not None
+    pusher.groups.clear()
+    pusher.user_permissions.clear()
+    run = execute(answer)
+    assert (run.status, run.version.status) == ("succeeded", "candidate")
+    assert "does not have the right to activate" in run.stage
+
+
 @pytest.mark.parametrize("policy", ["always", "if_better"])
 def test_a_policy_activates_no_push_of_a_client_that_may_not_activate(package: Package, policy: str) -> None:
     execute(package.send(client("push"), "penguins"))
     RegisteredModel.objects.filter(name="penguins").update(policy=policy)
     run = execute(package.send(client("push"), "penguins"))
     assert (run.status, run.version.status) == ("succeeded", "candidate")
-    assert "whoever pushed it does not have the right to activate" in run.stage
+    assert "the user who pushed it does not have the right to activate" in run.stage
     run = execute(package.send(client("push", "activate"), "penguins"))
     assert (run.status, run.version.status) == ("succeeded", "active")
 
