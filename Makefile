@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-processes faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -48,28 +48,44 @@ migrations-check: install-dev ## No model change without its migration
 deploy-check: install-dev ## Django's deployment checks, with the settings a server has
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
-# Three groups side by side, each with a stack of its own: some of them wait while others compute.
+# Four groups side by side, each with a stack of its own: some of them wait while others compute.
 PROCESS_TESTS = tests/e2e tests/local tests/backups tests/browser tests/test_schemathesis.py
 LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
+# Long trials of what comes from elsewhere: `make test-models` does them.
+GRAPH_TESTS = $(addprefix tests/vigia_ml/,sandbox engines/test_boosters.py engines/test_graph_check.py engines/test_graph_trial.py)
+PACKAGE_TESTS = tests/vigia_ml/importing tests/vigia_ml/pushing tests/training/management/test_import_model.py
+ignored = $(foreach path,$(1),--ignore=$(path))
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
 
 ifeq ($(strip $(PYTEST_ARGS)),)
 unit: install-dev ## The tests (PYTEST_ARGS="-k drift")
-	@$(MAKE) --no-print-directory -j3 --output-sync=target unit-processes unit-log unit-rest
+	@$(MAKE) --no-print-directory -j4 --output-sync=target unit-processes unit-log unit-library unit-rest
 else
 unit: install-dev
 	@$(ONE_THREAD) $(TEST_STACK) pytest $(PYTEST_ARGS)
 endif
 
 unit-rest:
-	@$(GROUP_STACK) pytest $(foreach path,$(PROCESS_TESTS) $(LOG_TESTS),--ignore=$(path))
+	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) tests/vigia_ml)
+
+unit-library:
+	@$(GROUP_STACK) pytest tests/vigia_ml $(call ignored,$(GRAPH_TESTS) $(PACKAGE_TESTS))
 
 unit-log:
 	@$(GROUP_STACK) pytest $(LOG_TESTS)
 
 unit-processes:
 	@$(GROUP_STACK) pytest $(PROCESS_TESTS)
+
+test-models: install-dev ## Trials of graphs, boosters, packages and pickles from elsewhere (some minutes)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target models-graphs models-packages
+
+models-graphs:
+	@$(GROUP_STACK) pytest $(GRAPH_TESTS)
+
+models-packages:
+	@$(GROUP_STACK) pytest $(PACKAGE_TESTS)
 
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py

@@ -32,7 +32,7 @@ def test_every_error_is_documented_and_public() -> None:
     kinds = {
         name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, VigiaError)
     }
-    assert named | {"ApiError", "VigiaError"} == kinds | {"NotConfigured"}
+    assert named | {"ApiError", "VigiaError"} == kinds | {"NotConfigured", "BadFrame", "NotPushable"}
     assert kinds - {"VigiaError"} <= set(library.__all__)
 
 
