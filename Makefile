@@ -53,7 +53,8 @@ PROCESS_TESTS = tests/e2e tests/local tests/backups tests/browser tests/test_sch
 LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
 # Long trials of what comes from elsewhere: `make test-models` does them.
 GRAPH_TESTS = $(addprefix tests/vigia_ml/,sandbox engines/test_boosters.py engines/test_graph_check.py engines/test_graph_trial.py)
-PACKAGE_TESTS = tests/vigia_ml/importing tests/vigia_ml/pushing tests/training/management/test_import_model.py
+PACKAGE_TESTS = tests/vigia_ml/importing tests/vigia_ml/pushing tests/training/management/test_import_model.py \
+	tests/training/runs/test_pushes.py tests/training/runs/test_pushed_versions.py tests/training/views/test_pushes.py
 ignored = $(foreach path,$(1),--ignore=$(path))
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
