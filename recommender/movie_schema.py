@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -85,7 +86,13 @@ class Field:
 
 
 def read_column(column: Column, value: Any, *, text: bool) -> Any:
-    """Returns the value of one column from JSON or text; None for an empty one. Raises `Refused`."""
+    """Returns the value of one column from JSON or text; None for an empty one. Raises `Refused`.
+
+    NaN is no value here, and not null as in a model's rows: a request that holds it would be answered as
+    another one.
+    """
+    if isinstance(value, float) and math.isnan(value):
+        column = replace(column, nullable=False)
     try:
         parsed = column.from_text(value) if text else column.from_json(value)
     except BadValue as error:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 from sklearn.compose import make_column_transformer
@@ -156,6 +157,14 @@ class Package:
         return api.post(
             f"/api/v1/models/{name}/versions/", parts, format="multipart", headers=headers or None
         )
+
+
+def staged() -> list[str]:
+    """Returns the pushes whose files are in the store."""
+    try:
+        return list(default_storage.listdir("pushes")[0])
+    except FileNotFoundError:
+        return []
 
 
 def execute(answered: Any) -> TrainingRun:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.storage import default_storage
 from threadpoolctl import threadpool_limits
 
+from tests.pushed import Package
 from training import catalogue
 from training.models import RegisteredModel
 from training.registry import lookup
 
 Declare = Callable[[str, str], RegisteredModel]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    """A package of a client; no push is staged in the store."""
+    shutil.rmtree(default_storage.path("pushes"), ignore_errors=True)
+    return Package(tmp_path)
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_seen_movies_are_left_out_unless_exclude_seen_is_false() -> None:
         ({"movie_id": 10**400}, [("movie_id", "not_finite")]),
         ({"movie_id": 1, "top_n": 101}, [("top_n", "out_of_bounds")]),
         ({"movie_id": 1, "top_n": 0}, [("top_n", "out_of_bounds")]),
-        ({"movie_id": 1, "diversity": float("inf")}, [("diversity", "not_finite")]),
+        ({"movie_id": 1, "diversity": float("nan")}, [("diversity", "not_finite")]),
         ({"liked": "1,2"}, [("liked", "not_an_array")]),
         ({"liked": [1, [2], None]}, [("liked", "not_an_integer"), ("liked", "null_not_allowed")]),
         ({"liked": list(range(1, 300))}, [("liked", "too_long")]),

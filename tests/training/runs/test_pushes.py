@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ from rest_framework.test import APIClient
 from core.errors import ArtifactError, NotTrainable
 from predictions import tasks
 from tests.conftest import assert_error
-from tests.pushed import HELD, ROWS, SPECIES, Package, execute, penguins
+from tests.pushed import HELD, ROWS, SPECIES, Package, execute, penguins, staged
 from tests.server import child_environment
 from training import artifacts
 from training.models import ModelVersion, Origin, RegisteredModel, TrainingRun
@@ -37,23 +36,6 @@ from training.runs import requests as run_requests
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _nothing_staged() -> None:
-    shutil.rmtree(default_storage.path("pushes"), ignore_errors=True)
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Package:
-    return Package(tmp_path)
-
-
-def staged() -> list[str]:
-    try:
-        return default_storage.listdir("pushes")[0]
-    except FileNotFoundError:
-        return []
 
 
 def refused(api: APIClient, package: Package, *words: str) -> str:

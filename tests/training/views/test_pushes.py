@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
-from django.core.files.storage import default_storage
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.test import Client
 from rest_framework.test import APIClient
@@ -21,7 +20,7 @@ from predictions.models import Prediction
 from predictions.rollouts import shadow_worker
 from predictions.rollups import counting
 from tests.conftest import Staff, assert_error, at_once, keyed
-from tests.pushed import Package, execute, penguins
+from tests.pushed import Package, execute, penguins, staged
 from training.jobs import leases
 from training.models import Comparison, GroupScope, ModelVersion, RegisteredModel, TrainingRun
 from training.runs import manifests
@@ -30,23 +29,6 @@ from vigia_ml.schema import InvalidRows
 
 ADDRESS = "/api/v1/models/penguins/versions/"
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def _nothing_staged() -> None:
-    shutil.rmtree(default_storage.path("pushes"), ignore_errors=True)
-
-
-@pytest.fixture
-def package(tmp_path: Path) -> Package:
-    return Package(tmp_path)
-
-
-def staged() -> list[str]:
-    try:
-        return default_storage.listdir("pushes")[0]
-    except FileNotFoundError:
-        return []
 
 
 def client(*rights: str, only: RegisteredModel | None = None) -> APIClient:

@@ -10,7 +10,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -368,7 +367,6 @@ def test_ctrl_c_ends_the_waiting_and_not_the_run(process: list[str]) -> None:
     )  # fmt: skip
     assert waiting.stderr is not None
     assert "Ctrl-C ends the waiting" in waiting.stderr.readline()
-    time.sleep(0.3)
     waiting.send_signal(signal.SIGINT)
     out, err = waiting.communicate(timeout=20)
     assert waiting.returncode == 130
