@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Final
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import QuerySet, Sum
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
@@ -25,8 +25,9 @@ QUOTAS: Final = 22_124
 
 
 @contextmanager
-def charged(user: User, token: object, kind: StoredUpload.Kind, size: int) -> Iterator[None]:
-    """Counts `size` bytes against the quota of a client key; a request that raises is not counted.
+def charged(user: User, token: object, kind: StoredUpload.Kind, size: int) -> Iterator[StoredUpload]:
+    """Counts `size` bytes against the quota of a client key, and yields their row; a request that raises is
+    not counted. The caller has no transaction open, because the count locks the client's rows until its end.
 
     Parameters
     ----------
@@ -39,9 +40,10 @@ def charged(user: User, token: object, kind: StoredUpload.Kind, size: int) -> It
     key = token.token_key if isinstance(token, AuthToken) else ""
     row = _count(user, key, kind, size)
     try:
-        yield
+        yield row
     except BaseException:
-        row.delete()
+        with suppress(Error):  # the database has failed: the bytes count for a day
+            row.delete()
         raise
 
 

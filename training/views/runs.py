@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.contrib.auth.models import User
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -15,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from training import providers, queueing
-from training.access import permissions, quotas
+from training.access import permissions
 from training.jobs import leases
 from training.models import RegisteredModel, StoredUpload, TrainingRun
 from training.parsers import CsvBody, CSVParser, StrictJSONParser, body_size
@@ -33,16 +32,18 @@ from training.views.base import (
     csv_dialect,
     requesting_user,
 )
+from training.views.charged import ChargedView
 from training.views.prefer_wait import JobResponse
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.faults import clip
 
 
-class TrainingRunsView(ModelView):
+class TrainingRunsView(ChargedView):
     """Requests a training run by JSON or CSV (POST); lists the model's runs, newest first (GET)."""
 
     rights: ClassVar = {"POST": "train"}
+    charged_as = StoredUpload.Kind.UPLOAD
     parser_classes = [StrictJSONParser, CSVParser]
     max_bytes = settings.TRAINING_MAX_BYTES
 
@@ -70,12 +71,6 @@ class TrainingRunsView(ModelView):
     )
     def post(self, request: Request, model: str) -> Response:
         data, by = request.data, requesting_user(request)
-        if not isinstance(data, CsvBody) and not (isinstance(data, dict) and "instances" in data):
-            return self._request(request, data, by)
-        with quotas.charged(by, request.auth, StoredUpload.Kind.UPLOAD, body_size(request, data)):
-            return self._request(request, data, by)
-
-    def _request(self, request: Request, data: Any, by: User) -> Response:
         provider = providers.find(self.model.name)
         if provider is not None:
             _check_source(data, provider)
@@ -104,6 +99,11 @@ class TrainingRunsView(ModelView):
             self.model, upload, mode=mode, by=by, source=source, search=search, repeat=repeat
         )
         return self._enqueued(request, run)
+
+    def stored_bytes(self, request: Request) -> int:
+        data = request.data
+        has_rows = isinstance(data, CsvBody) or (isinstance(data, dict) and "instances" in data)
+        return body_size(request, data) if has_rows else 0
 
     def _enqueued(self, request: Request, run: TrainingRun) -> Response:
         """Enqueues the run; returns 202, or with ``Prefer: wait=N`` 201 if it ends within N s."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -16,8 +15,8 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from core.errors import TooLarge, UnknownModel
-from training import idempotency, queueing
-from training.access import permissions, quotas
+from training import queueing
+from training.access import permissions
 from training.access.permissions import Right
 from training.idempotency import RetryKey
 from training.models import LARGE_COLUMNS, Origin, RegisteredModel, StoredUpload
@@ -25,7 +24,8 @@ from training.parsers import BODY_LIMIT, PushParser, content_length
 from training.runs import manifests, pushes
 from training.runs.pushes import Staged
 from training.serializers import PushSerializer, TrainingRunSerializer, VersionSummarySerializer
-from training.views.base import PREFER_PARAMETER, ModelView, before, requesting_user
+from training.views.base import PREFER_PARAMETER, before, requesting_user
+from training.views.charged import ChargedView, Once
 from training.views.idempotent import retry_key
 from training.views.prefer_wait import JobResponse
 from training.views.runs import shown
@@ -36,13 +36,16 @@ PARTS: Final = ("manifest", *manifests.FILES)
 _CSRF: Final = "csrfmiddlewaretoken"
 
 
-class VersionsView(ModelView):
+class VersionsView(ChargedView):
     """Lists the versions of a model, newest first (GET); pushes a version as a compiled graph (POST)."""
 
     rights: ClassVar = {"POST": "push"}
     without_form: ClassVar = ("POST",)
     parser_classes = [PushParser]
     max_bytes = settings.PUSH_MAX_BYTES
+    charged_as = StoredUpload.Kind.PUSH
+    manifest: bytes
+    files: dict[str, Any]
     staging: Staged
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -54,9 +57,6 @@ class VersionsView(ModelView):
                     f"the push has {content_length(request):,} bytes; accepted: at most {self.max_bytes:,}"
                 )
         super().initial(request, *args, **kwargs)
-        if request.method == "POST":
-            once = self.post
-            self.post = lambda *args, **kwargs: self._with_staged(once, *args, **kwargs)  # type: ignore[method-assign]
 
     def find_model(self, name: str) -> RegisteredModel:
         """Returns the model; for a push of a model that does not exist, a row that is not stored."""
@@ -104,24 +104,15 @@ class VersionsView(ModelView):
         manifest = _manifest(request.data)
         return retry_key(request, ("multipart/form-data", hashlib.sha256(manifest or b"").hexdigest()))
 
-    def _with_staged(
-        self, once: Callable[..., Response], request: Request, *args: Any, **kwargs: Any
-    ) -> Response:
-        """Stages the files before the transaction of `once`, because a store may be slow.
-
-        A repeated request stages nothing.
-        """
-        retry = self.retry_key(request)
-        stored = None if retry is None else idempotency.stored_response(retry)
-        if retry is not None and stored is not None:
-            return self.replayed(retry, stored)
+    def stored_bytes(self, request: Request) -> int:
+        """Returns the bytes of manifest and files, also of a chunked body, which declares no length."""
         pushes.check_name(self.model.name)
-        manifest, files = _parts(request.data)
-        by, size = requesting_user(request), content_length(request)
-        with (
-            quotas.charged(by, request.auth, StoredUpload.Kind.PUSH, size),
-            pushes.staged(manifest, files) as self.staging,
-        ):
+        self.manifest, self.files = _parts(request.data)
+        return len(self.manifest) + sum(file.size or 0 for file in self.files.values())
+
+    def perform(self, once: Once, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Stages the files before the transaction of `once`, because a store may be slow."""
+        with pushes.staged(self.manifest, self.files) as self.staging:
             if self.staging.manifest.activation_reason.strip():
                 self.require(request, "activate")
             return once(request, *args, **kwargs)

@@ -99,10 +99,9 @@ class Rows:
 class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
-    ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers. open : (position,
-        column)
-    of each category that accepts any level but whose training levels are known; read_for_warnings : those
-    and the columns of dates.
+    ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers.
+    open : (position, column) of each category that accepts any level but whose training levels are known.
+    read_for_warnings : those, and the columns of dates.
     """
 
     def __init__(self, schema: DatasetSchema) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from knox.models import AuthToken
 
 from core.errors import QuotaExceeded
-from tests.conftest import Post, assert_error, at_once
+from tests.conftest import Post, assert_error, at_once, keyed
 from training.access import client_keys, quotas
 from training.models import Dataset, ModelVersion, StoredUpload, TrainingRun
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 RUNS = "/api/v1/models/churn/training-runs/"
+WAITING = "SELECT count(*) FROM pg_locks WHERE relation = 'training_dataset'::regclass AND NOT granted"
 UPLOAD, PUSH = StoredUpload.Kind.UPLOAD, StoredUpload.Kind.PUSH
 
 
@@ -118,3 +122,47 @@ def test_uploads_leave_the_disk_its_reserve_and_predictions_go_on(
     error = assert_error(answer, 503, "store_unavailable")
     assert "no space left" in error["message"]
     assert post("/api/v1/models/churn/predictions/", customer).status_code == 200
+
+
+def test_an_upload_of_a_key_does_not_wait_for_another_one_to_be_stored(
+    churn: ModelVersion, client_user: User, customer: dict[str, Any]
+) -> None:
+    """The first one waits in its transaction, which its idempotency key opens."""
+    answers: list[int] = []
+
+    def upload() -> None:
+        try:
+            body = json.dumps({"instances": [customer | {"churn": "no", "tenure": 7}]})
+            headers = {"Idempotency-Key": "first"}
+            sent = keyed(client_user).generic(
+                "POST", RUNS, body, content_type="application/json", headers=headers
+            )
+            answers.append(sent.status_code)
+        finally:
+            connections.close_all()
+
+    first = threading.Thread(target=upload)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE training_dataset IN EXCLUSIVE MODE")
+        first.start()
+        until, waits = time.monotonic() + 20, False
+        while not waits:
+            assert time.monotonic() < until
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE relation = 'training_dataset'::regclass AND NOT granted"
+            )
+            waits = cursor.fetchone() != (0,)
+        cursor.execute("SET LOCAL lock_timeout = '2s'")
+        charge(AuthToken.objects.get(user=client_user), UPLOAD, 1)
+    first.join(20)
+    assert answers == [202]
+    assert StoredUpload.objects.count() == 2
+
+
+def test_a_repeated_request_is_counted_once(
+    churn: ModelVersion, post: Post, customer: dict[str, Any]
+) -> None:
+    body = {"instances": [customer | {"churn": "no"}]}
+    for _ in range(2):
+        assert post(RUNS, body, **{"Idempotency-Key": "again"}).status_code == 202
+    assert StoredUpload.objects.count() == 1

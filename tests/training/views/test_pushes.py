@@ -22,7 +22,14 @@ from predictions.rollups import counting
 from tests.conftest import Staff, assert_error, at_once, keyed
 from tests.pushed import Package, execute, penguins, staged
 from training.jobs import leases
-from training.models import Comparison, GroupScope, ModelVersion, RegisteredModel, TrainingRun
+from training.models import (
+    Comparison,
+    GroupScope,
+    ModelVersion,
+    RegisteredModel,
+    StoredUpload,
+    TrainingRun,
+)
 from training.runs import manifests
 from training.runs import requests as run_requests
 from vigia_ml.schema import InvalidRows
@@ -452,3 +459,11 @@ def _pages(user: User, first: TrainingRun, second: TrainingRun) -> None:
     page(f"/admin/training/modelversion/{first.version.pk}/compare/{second.version.pk}/")
     refused = browser.get(f"/admin/training/registeredmodel/{model}/retrain/", follow=True)
     assert "cannot be trained here" in refused.content.decode()
+
+
+def test_a_push_costs_the_bytes_that_it_stores(package: Package) -> None:
+    execute(package.send(client("push"), "penguins"))
+    files = sum(package.file(part).stat().st_size for part in manifests.FILES)
+    [counted] = StoredUpload.objects.all()
+    assert counted.kind == "push"
+    assert files < counted.size < files + manifests.LARGEST
