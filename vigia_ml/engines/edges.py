@@ -37,7 +37,7 @@ from vigia_ml.schema import Column, DatasetSchema, moment_arrays
 from vigia_ml.transformers.as_fitted import AsFitted
 from vigia_ml.transformers.dates import DateParts
 from vigia_ml.transformers.houses import HouseGeometry
-from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
 from vigia_ml.transformers.text import ToFloat
 
 Floats = npt.NDArray[np.float64]
@@ -247,8 +247,6 @@ def held_steps(step: Any) -> list[Any]:
         return [each for _, each in step.transformer_list if not isinstance(each, str)]
     if isinstance(step, VotingClassifier | VotingRegressor):
         return list(step.estimators_)
-    if isinstance(step, OriginalClasses):
-        return [step.estimator]
     held: list[Any] = []
     for name, value in vars(step).items():
         if name.endswith("_") and name not in ("init_", "transformer_"):

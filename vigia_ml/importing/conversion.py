@@ -24,7 +24,8 @@ from vigia_ml.importing.package_files import ANSWERS, GRAPH, HOLDOUT, TRAIN
 from vigia_ml.importing.parts import PASSED, Parts
 from vigia_ml.schema import DatasetSchema
 from vigia_ml.schema.faults import first_of
-from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
+from vigia_ml.transformers.as_fitted import Relabelled
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
 
 Floats = npt.NDArray[np.float64]
 MOST_NULL_ROWS: Final = 2_000  # of the training part, on which nulls are tried
@@ -39,7 +40,7 @@ def adapted(parts: Parts, plan: dict[str, Any], task: Task) -> Pipeline:
         steps.append(("dicts", RowsToDicts(plan["nulls"])))
     *before, (name, model) = parts.steps
     if task != "regression":
-        model = OriginalClasses(model, plan["classes"], plan["order"])
+        model = Relabelled(model, plan["classes"], plan["order"])
     return Pipeline([*steps, *before, (name, model)])
 
 

@@ -6,14 +6,13 @@ steps stand before and around it, and the compiler reads all of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, TransformerMixin
 
 Nulls = Literal["absent", "nan"]
 
@@ -103,39 +102,3 @@ class RowsToDicts(_WithoutFit):
 def _plain(column: pd.Series[Any]) -> list[Any]:
     """Returns a column's values as Python objects, with None for every null."""
     return [None if null else value for value, null in zip(column.tolist(), column.isna(), strict=True)]
-
-
-class OriginalClasses(ClassifierMixin, BaseEstimator):
-    """A fitted classifier whose classes have the schema's labels, in the schema's order.
-
-    Parameters
-    ----------
-    estimator : fitted classifier with `predict_proba`.
-    classes : labels of the schema, in its order.
-    order : position among the estimator's classes of each label.
-    """
-
-    def __init__(self, estimator: Any, classes: Sequence[Any], order: Sequence[int]) -> None:
-        self.estimator = estimator
-        self.classes = classes
-        self.order = order
-
-    def fit(self, X: Any, y: ArrayLike | None = None) -> OriginalClasses:
-        """Checks that the estimator is fitted; it stays as it is."""
-        check_is_fitted(self.estimator)
-        return self
-
-    def __sklearn_is_fitted__(self) -> bool:
-        check_is_fitted(self.estimator)
-        return True
-
-    @property
-    def classes_(self) -> NDArray[Any]:
-        return np.array(list(self.classes))
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """Returns probabilities (n_samples, n_classes) in the order of `classes_`."""
-        return np.asarray(self.estimator.predict_proba(X), dtype=np.float64)[:, list(self.order)]
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        return np.asarray(self.classes_[self.predict_proba(X).argmax(axis=1)])

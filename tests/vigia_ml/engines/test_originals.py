@@ -20,7 +20,8 @@ from vigia_ml.engines.onnx import OnnxEngine
 from vigia_ml.engines.onnx_export.compile import NotConvertible, compile_pipeline
 from vigia_ml.fitting import fit as fitting
 from vigia_ml.schema import Column, DatasetSchema
-from vigia_ml.transformers.original import OriginalClasses, OriginalColumns, RowsToDicts
+from vigia_ml.transformers.as_fitted import Relabelled
+from vigia_ml.transformers.original import OriginalColumns, RowsToDicts
 
 ROWS = 240
 LEVELS = ("month-to-month", "one_year", "two_year")
@@ -223,7 +224,7 @@ def test_classes_get_the_schemas_labels_in_its_order() -> None:
     pipeline = Pipeline(
         [
             ("original", OriginalColumns(names, fill={"total": 0.0})),
-            ("model", OriginalClasses(model, [False, True], [1, 0])),
+            ("model", Relabelled(model, [False, True], [1, 0])),
         ]
     )
     own = schema()

@@ -28,7 +28,6 @@ from vigia_ml.engines.onnx_export.terms import Wide
 from vigia_ml.engines.onnx_export.transformers import Data, chain
 from vigia_ml.engines.onnx_export.trees import Tree
 from vigia_ml.transformers.as_fitted import Relabelled
-from vigia_ml.transformers.original import OriginalClasses
 
 Writer = Callable[[Any, Data, Graph], Tensor]
 # A larger sum may come from an infinite input, which scikit-learn rejects.
@@ -59,15 +58,7 @@ def _relabelled(model: Relabelled, data: Data, graph: Graph) -> Tensor:
     result = answer(model.estimator_, data, graph)
     if list(model.order) == list(range(result.width)):
         return result
-    return Tensor(graph.gather(result.name, model.order), result.width, result.limit)
-
-
-def _original_classes(model: OriginalClasses, data: Data, graph: Graph) -> Tensor:
-    result = answer(model.estimator, data, graph)
-    order = list(model.order)
-    if order == list(range(result.width)):
-        return result
-    return Tensor(graph.gather(result.name, order), len(order), result.limit)
+    return Tensor(graph.gather(result.name, model.order), len(model.order), result.limit)
 
 
 def _transformed(model: TransformedTargetRegressor, data: Data, graph: Graph) -> Tensor:
@@ -295,7 +286,6 @@ LINEAR_CLASSIFIERS: Final = (
 MODELS: Final[dict[type, Writer]] = {
     Pipeline: _pipeline,
     Relabelled: _relabelled,
-    OriginalClasses: _original_classes,
     TransformedTargetRegressor: _transformed,
     **dict.fromkeys(
         (GridSearchCV, RandomizedSearchCV),
