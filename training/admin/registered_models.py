@@ -103,6 +103,12 @@ class RegisteredModelAdmin(ArchivablePages):
         "retrain_cooldown_hours",
     ]
 
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        """Returns the fields; those of retraining only for a model that can be trained."""
+        if isinstance(obj, RegisteredModel) and declarations.why_not_trainable(obj):
+            return [name for name in self.fields if not name.startswith("retrain_")]
+        return list(self.fields)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         """Returns ``second_person`` as read-only once it is set: a user whom the rule binds must not lift it.
 

@@ -443,6 +443,7 @@ def _pages(user: User, first: TrainingRun, second: TrainingRun) -> None:
     model = first.registered_model_id
     text = page(f"/admin/training/registeredmodel/{model}/change/")
     assert "Retrain…" not in text
+    assert 'name="retrain_on"' not in text
     assert "cannot be trained here" in text
     assert "not_trainable" not in text
     version = page(f"/admin/training/modelversion/{second.version.pk}/change/")
