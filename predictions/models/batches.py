@@ -33,6 +33,7 @@ class Batch(Job):
 
     work = "predictions.batches.jobs.score"
     cleanup = "predictions.batches.files.clean_up"
+    limits_each_stage = True
     event: ClassVar[str] = "batch.ended"
 
     class Format(models.TextChoices):
@@ -85,6 +86,7 @@ class BatchShare(Job):
     """A job that helps with the chunks of a batch until none is free."""
 
     work = "predictions.batches.jobs.share"
+    limits_each_stage = True
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="shares")
 
     class Meta(Job.Meta):
@@ -99,9 +101,8 @@ class BatchChunk(models.Model):
 
     start, end : bytes in the file that is read, half open. first_row, rows : its rows; the first row of the
         file is 1. line : line of the first row in a CSV, counted from 1.
-    lease_owner, lease_until : the claim; every write checks the owner. attempts : claims so far.
+    lease_owner, lease_until : the claim of a job's process; every write checks the owner. attempts : claims so far.
     scored, invalid : rows that were logged, and the others; null until the chunk is done.
-    first_id, last_id : ids of its log rows, which bound the look-up of a batch's rows in the log.
     result, errors : the files of the attempt that counts, in the batch's folder; empty if it wrote none.
     result_bytes, error_bytes : their sizes.
     """
@@ -118,8 +119,6 @@ class BatchChunk(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     scored = models.PositiveIntegerField(null=True)
     invalid = models.PositiveIntegerField(null=True)
-    first_id = models.UUIDField(null=True)
-    last_id = models.UUIDField(null=True)
     result = models.CharField(max_length=100, blank=True)
     errors = models.CharField(max_length=100, blank=True)
     result_bytes = models.PositiveBigIntegerField(default=0)
