@@ -85,8 +85,8 @@ def reopen(location: str, path: str, expected: Fingerprint) -> IO[bytes]:
     if fingerprint(file) != expected:
         file.close()
         raise FileChanged(
-            f"{clip(path)} was changed after the request: send a new request, and leave a file as it is until "
-            "its batch has ended"
+            f"{clip(path)} was changed after the request: send a new request, and leave a file as it is "
+            "until its batch has ended"
         )
     return file
 

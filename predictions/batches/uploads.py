@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 ROOT: Final = "batches"
 NAME: Final = "source"
+_HEAD_BYTES: Final = 16
 _CHECK_BYTES: Final = 2**24
 """Bytes between two looks at the disk's reserve."""
 
@@ -39,12 +40,14 @@ class Upload:
     """A file in the store.
 
     folder : place of the batch's files. name : of the file. size, sha256 : of the unpacked bytes.
+    head : the first of them.
     """
 
     folder: str
     name: str
     size: int
     sha256: str
+    head: bytes
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def _copied(folder: str, stream: IO[bytes], *, is_gzip: bool, limit: int) -> Upl
         raise StoreUnavailable(error) from error
     if not source.size:
         raise Malformed("the body is empty", code="empty_body")
-    return Upload(folder, name, source.size, source.digest.hexdigest())
+    return Upload(folder, name, source.size, source.digest.hexdigest(), source.head)
 
 
 class _Measured(io.RawIOBase):
@@ -103,12 +106,13 @@ class _Measured(io.RawIOBase):
 
     Attributes
     ----------
-    size : bytes so far. digest : their hash.
+    size : bytes so far. digest : their hash. head : the first of them.
     """
 
     def __init__(self, source: Any, limit: int) -> None:
         self._source, self._limit = source, limit
-        self.size, self.digest, self._checked = 0, hashlib.sha256(), -_CHECK_BYTES
+        self.size, self.digest, self.head = 0, hashlib.sha256(), b""
+        self._checked = -_CHECK_BYTES
 
     def readable(self) -> bool:
         return True
@@ -122,6 +126,7 @@ class _Measured(io.RawIOBase):
                 "the body is no complete gzip file; send it again, or without Content-Encoding",
                 code="invalid_gzip",
             ) from None
+        self.head = self.head or piece[:_HEAD_BYTES]
         self.size += len(piece)
         if self.size > self._limit:
             raise TooLarge(f"the unpacked body has more than the accepted {self._limit:,} bytes")

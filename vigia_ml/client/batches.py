@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, Self, TypeVar
 
 from vigia_ml.client import jobs
-from vigia_ml.client.core import JSON, Core, at, encoded, encoded_rows
+from vigia_ml.client.core import Core, at, encoded, encoded_rows
 from vigia_ml.client.errors import RunFailed
 from vigia_ml.client.flow import Flow, Work
 from vigia_ml.client.frames import Row, import_pandas, is_table, keyed, rows_of, tabled
@@ -145,7 +145,7 @@ class AsyncBatch(BatchFields, frozen=True, kw_only=True):
         """Returns the present state."""
         return await self._run(get_batch(self._client._core, type(self), self.model, self.id))
 
-    async def wait(self, timeout: float | None = None, *, progress: Progress = False) -> AsyncBatch:  # noqa: ASYNC109
+    async def wait(self, timeout: float | None = None, *, progress: Progress = False) -> AsyncBatch:
         """Waits for the end; see `Batch.wait`."""
         return await self._run(wait(self._client._core, self, timeout, progress))
 
@@ -205,9 +205,7 @@ def request(
     if rows is None:
         named = {"location": location, "path": path, "format": format}
         body = encoded({name: value for name, value in named.items() if value is not None})
-        return (
-            yield from core.post(route, kind, body, options, idempotency_key=idempotency_key, content_type=JSON)
-        )
+        return (yield from core.post(route, kind, body, options, idempotency_key=idempotency_key))
     schema = None
     if is_table(rows):
         version = options.get("version")
