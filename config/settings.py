@@ -256,6 +256,9 @@ PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
+BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
+BATCH_LOCATIONS = env.folders("BATCH_LOCATIONS")  # name=folder, …: files that batches may read
+BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
 PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
 STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)

@@ -46,6 +46,15 @@ def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
+def folders(name: str) -> dict[str, str]:
+    """Returns the folders of a comma-separated list of ``name=/folder``."""
+    pairs = [word.partition("=") for word in words(name)]
+    for key, _, folder in pairs:
+        if not key or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"{name} must list name=/folder, not {key!r}={folder!r}")
+    return {key.strip(): folder.strip() for key, _, folder in pairs}
+
+
 def var_dir() -> Path:
     """Returns the directory of all data outside the database (VIGIA_VAR)."""
     return Path(text("VIGIA_VAR", str(BASE_DIR / "var"))).expanduser().absolute()
