@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from django.conf import settings
-from django.db import connection, models, transaction
+from django.db import connection, transaction
 from django.db.models import Count, Q, Sum
 from django.db.models.functions import Now
 
@@ -18,7 +18,9 @@ from vigia_ml.schema.sections import Section
 
 MOST_ATTEMPTS: Final = 6
 """Claims of one chunk; then its rows are taken for what ends the processes that read them."""
-_RUNS: Final = "batch.status IN ('queued', 'running') AND batch.cancel_requested_at IS NULL AND batch.stop_reason = ''"
+_RUNS: Final = (
+    "batch.status IN ('queued', 'running') AND batch.cancel_requested_at IS NULL AND batch.stop_reason = ''"
+)
 _CLAIM: Final = f"""
     UPDATE predictions_batchchunk AS mine
     SET lease_owner = %s, lease_until = now() + make_interval(secs => %s), attempts = mine.attempts + 1
@@ -71,24 +73,16 @@ def claim(batch_id: int, owner: uuid.UUID) -> BatchChunk | None:
     return None if row is None else BatchChunk.objects.get(pk=row[0])
 
 
-def renew(chunk: BatchChunk, owner: uuid.UUID) -> None:
-    """Renews a claim that is still held."""
+def renew(batch_id: int, owner: uuid.UUID) -> None:
+    """Renews the claim that this owner holds."""
     end = Now() + dt.timedelta(seconds=settings.JOB_LEASE_SECONDS)
-    _held(chunk.pk, owner).update(lease_until=end)
+    held = BatchChunk.objects.filter(batch_id=batch_id, lease_owner=owner, done_at=None)
+    held.filter(lease_until__isnull=False).update(lease_until=end)
 
 
 def release(chunk: BatchChunk, owner: uuid.UUID) -> None:
-    """Gives a claimed chunk back."""
-    _held(chunk.pk, owner).update(lease_until=None)
-
-
-def _held(chunk_id: int, owner: uuid.UUID) -> models.QuerySet[BatchChunk, BatchChunk]:
-    return BatchChunk.objects.filter(pk=chunk_id, lease_owner=owner, done_at=None)
-
-
-def is_done_by(chunk: BatchChunk, owner: uuid.UUID) -> bool:
-    """Returns whether this owner has ended the chunk, after a write of unknown result."""
-    return BatchChunk.objects.filter(pk=chunk.pk, lease_owner=owner, done_at__isnull=False).exists()
+    """Gives a claimed chunk back if it is not done."""
+    BatchChunk.objects.filter(pk=chunk.pk, lease_owner=owner, done_at=None).update(lease_until=None)
 
 
 def release_dead(batch_id: int) -> int:
@@ -114,7 +108,9 @@ def state(batch_id: int) -> State:
     counts = BatchChunk.objects.filter(batch_id=batch_id).aggregate(
         open=Count("pk", filter=Q(done_at=None)), scored=Sum("scored"), invalid=Sum("invalid")
     )
-    row = Batch.objects.values_list("read_whole", "stop_reason", "status", "cancel_requested_at").get(pk=batch_id)
+    row = Batch.objects.values_list("read_whole", "stop_reason", "status", "cancel_requested_at").get(
+        pk=batch_id
+    )
     read_whole, reason, status, cancelled = row
     runs = status not in Batch.FINISHED and cancelled is None and not reason
     return State(counts["open"], counts["scored"] or 0, counts["invalid"] or 0, read_whole, reason, runs)

@@ -23,6 +23,7 @@ from core import disk
 from core.errors import Conflict, StoreUnavailable, is_of_the_disk
 from core.uuid7 import time_of
 from predictions.batches import locations
+from predictions.batches.locations import FileChanged, Fingerprint
 from predictions.models import Batch
 from training import artifacts
 
@@ -32,12 +33,6 @@ ROOT: Final = "batches"
 ORPHAN_HOURS: Final = 6
 """Age from which a folder without a batch is removed: no request stages for so long."""
 RESERVE_EVERY: Final = 2**26
-
-
-class SourceChanged(Conflict):
-    """The file of a location is not the one that the batch was requested for."""
-
-    code = "source_changed"
 
 
 class SourceLost(Conflict):
@@ -61,19 +56,20 @@ def source(batch: Batch) -> Iterator[IO[bytes]]:
 
     Raises
     ------
-    SourceLost, SourceChanged : the file was removed or changed since the request.
+    SourceLost, FileChanged, InvalidRows : the file was removed or changed since the request.
     """
     if batch.source_name:
         with stored(batch.source_name) as stream:
             yield stream
         return
-    handle, fingerprint = locations.open_file(batch.location, batch.path)
-    with open(handle, "rb") as stream:
-        if fingerprint.as_json() != batch.fingerprint:
-            raise SourceChanged(
-                f"{batch.path} in {batch.location} was changed after the batch was requested: request it again"
-            )
+    with locations.reopen(batch.location, batch.path, Fingerprint(**batch.fingerprint)) as stream:
         yield stream
+
+
+def check_unchanged(batch: Batch, stream: IO[bytes]) -> None:
+    """Raises `FileChanged` if an open file of a location has changed since the request."""
+    if not batch.source_name and locations.fingerprint(stream) != Fingerprint(**batch.fingerprint):
+        raise FileChanged(f"{batch.path} was changed while the batch ran: send a new request")
 
 
 @contextmanager
@@ -138,9 +134,14 @@ def clean_up(batch_id: int) -> None:
         kept |= {result, errors}
     held = tuple(
         f"{number:07d}-"
-        for number in batch.chunks.filter(done_at=None, lease_until__gte=Now()).values_list("number", flat=True)
+        for number in batch.chunks.filter(done_at=None, lease_until__gte=Now()).values_list(
+            "number", flat=True
+        )
     )
-    _remove(batch.folder, [name for name in _names(batch.folder) if name not in kept and not name.startswith(held or "\0")])
+    _remove(
+        batch.folder,
+        [name for name in _names(batch.folder) if name not in kept and not name.startswith(held or "\0")],
+    )
 
 
 def remove_old() -> int:

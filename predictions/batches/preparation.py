@@ -23,7 +23,9 @@ from core.errors import TooLarge
 from predictions.batches import chunks, files, reading
 from predictions.models import Batch
 from training.jobs.leases import Lease
+from training.serving.engine_cache import Served
 from vigia_ml import sandbox
+from vigia_ml.engines import class_name
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import Told, Unreadable
 from vigia_ml.schema.csv_reader import CsvReader
@@ -46,7 +48,7 @@ SANDBOX_MEMORY: Final = 2 * 2**30
 SANDBOX_SECONDS: Final = 3_600.0
 
 
-def prepare(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int]:
+def prepare(lease: Lease, batch: Batch, served: Served, *, every_class: bool) -> Iterator[int]:
     """Inserts the batch's chunks; yields their number whenever some were inserted.
 
     Raises
@@ -58,15 +60,24 @@ def prepare(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[in
         return
     if batch.prepared is None:
         lease.report("reading the file", 1)
-        batch.prepared = _rows_as_they_are_read(lease, batch, compiled.schema)
+        batch.prepared = _rows_as_they_are_read(lease, batch, served.schema) | {
+            "results": _columns_of_results(served, every_class=every_class)
+        }
         lease.report("splitting the file", 2, prepared=batch.prepared)
-    yield from _split(lease, batch, compiled)
+    yield from _split(lease, batch, served.compiled)
     if not batch.chunks.exists():
         noun = {"csv": "the CSV holds a header and no rows", "jsonl": "the file holds no rows"}
         message = f"{noun.get(batch.format, 'the Parquet file holds no rows')}; send at least one row"
         raise InvalidRows.single(None, "empty_file", message)
     lease.report("scoring", 2, read_whole=True)
     batch.read_whole = True
+
+
+def _columns_of_results(served: Served, *, every_class: bool) -> dict[str, Any]:
+    """Returns the arguments of `writing.header`."""
+    classes = served.engine.classes
+    names = [class_name(label) for label in classes or ()] if every_class and served.by_class else []
+    return {"probability": classes is not None, "classes": names}
 
 
 @contextmanager
@@ -238,5 +249,3 @@ def _columns_to_read(schema: DatasetSchema, columns: object) -> list[str | None]
         words = "; ".join(fault.message for fault in faults[:5])
         raise InvalidRows(faults, message=f"the columns do not match: {words}")
     return [found.get(name) for name in (*schema.names, KEY_FIELD)]
-
-

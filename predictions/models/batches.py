@@ -23,7 +23,8 @@ class Batch(Job):
     gzip : whether the file is packed. dialect : the CSV's dialect as far as the request declares it, the
         fields of `vigia_ml.schema.csv_dialect.Told`.
     token_key : the start of the client key that requested the batch; empty for a session or a command.
-    prepared : results of the preparation: names of files, and the dialect in words; null before.
+    prepared : results of the preparation: name of the rows as they are read, the dialect in words, and the
+        columns of the results, which the model's switch at that time decides; null before.
     read_whole : whether all chunks exist. rows : rows in these chunks, valid and invalid.
     scored, invalid : rows so far; `predictions.batches.chunks.count` reads them from the chunks.
     stop_reason : the reason for which a worker ended the batch; the job then fails with it.
@@ -32,7 +33,7 @@ class Batch(Job):
     """
 
     work = "predictions.batches.jobs.score"
-    cleanup = "predictions.batches.files.clean_up"
+    cleanup = "predictions.batches.jobs.clean_up"
     limits_each_stage = True
     event: ClassVar[str] = "batch.ended"
 

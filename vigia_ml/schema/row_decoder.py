@@ -290,9 +290,7 @@ class _Spelling:
             raise Declined
         return self._decoded(lambda decoders: [decoders.one(body)] if single else decoders.many(body))
 
-    def decode_lines(
-        self, lines: Sequence[bytes]
-    ) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
+    def decode_lines(self, lines: Sequence[bytes]) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
         """Returns the same as `decode` for lines of JSON, each one row."""
         if self._temporal and any(b"\\u003" in line for line in lines):
             raise Declined

@@ -94,9 +94,7 @@ def sections(
     yield from cut(everything=True)
 
 
-def _rows_in(
-    data: bytes, table: Table | None, line: int, *, is_last: bool
-) -> tuple[Ends, Ends, int, int]:
+def _rows_in(data: bytes, table: Table | None, line: int, *, is_last: bool) -> tuple[Ends, Ends, int, int]:
     """Returns (ends of the rows, their last lines counted from 0, bytes used, lines used) of a block that
     begins with a row. With `is_last`, the file ends with the block."""
     lone_returns = table is not None and data.count(b"\r") != data.count(b"\r\n")
@@ -178,5 +176,3 @@ def to_utf8(stream: IO[bytes], table: Table) -> Iterator[bytes]:
 def lines_of(data: bytes) -> list[bytes]:
     """Returns the rows of a section of JSON lines: its lines without the empty ones."""
     return [line for line in data.split(b"\n") if line not in (b"", b"\r")]
-
-
