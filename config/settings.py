@@ -418,6 +418,7 @@ UNFOLD: dict[str, Any] = {
             _group(
                 "Log",
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                _link("Batches", "batch_prediction", "admin:predictions_batch_changelist", _MODELS),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
             ),

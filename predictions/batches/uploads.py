@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ROOT: Final = "batches"
 NAME: Final = "source"
+FORM_BYTES: Final = 2**14
+"""Bytes of a form beside its file."""
 _HEAD_BYTES: Final = 16
 _CHECK_BYTES: Final = 2**24
 """Bytes between two looks at the disk's reserve."""

@@ -11,7 +11,7 @@ from functools import cached_property
 from django.db.models import BooleanField, ExpressionWrapper, Max, Q, QuerySet
 
 from core.uuid7 import lowest_at
-from predictions.models import Outcome, Prediction
+from predictions.models import BatchChunk, Outcome, Prediction
 from predictions.models.log import class_names
 from training.models import ModelVersion, RegisteredModel, sharing_versions, small_versions
 
@@ -23,12 +23,13 @@ PIECE = 100
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Filters of the log: since <= time < until, version, client key, ids before a cursor."""
+    """Filters of the log: since <= time < until, version, client key, batch, ids before a cursor."""
 
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     version: int | None = None
     key: str | None = None
+    batch: int | None = None
     before: uuid.UUID | None = None
     limit: int = PAGE
 
@@ -124,6 +125,8 @@ def page(model: RegisteredModel, query: LogQuery) -> LogPage:
         if "\x00" in query.key:
             return SmallPage([])
         rows = rows.filter(key=query.key)
+    if query.batch is not None:
+        rows = of_batch(rows, query.batch)
     if query.before is not None:
         rows = rows.filter(id__lt=query.before)
     rows = rows.order_by("-id")
@@ -134,6 +137,16 @@ def page(model: RegisteredModel, query: LogQuery) -> LogPage:
             row.registered_model = model
         return SmallPage(shown, cursor=shown[-1].pk if more else None)
     return LogPage.of(rows, query.limit)
+
+
+def of_batch(rows: QuerySet[Prediction, Prediction], batch_id: int) -> QuerySet[Prediction, Prediction]:
+    """Returns the rows that a batch logged. No index has the batch: its chunks tell the range of the ids."""
+    chunks = BatchChunk.objects.filter(batch_id=batch_id, first_id__isnull=False)
+    first = chunks.order_by("first_id").values_list("first_id", flat=True).first()
+    last = chunks.order_by("-last_id").values_list("last_id", flat=True).first()
+    if first is None:
+        return rows.none()
+    return rows.filter(id__gte=first, id__lte=last, batch_id=batch_id)
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:

@@ -22,9 +22,9 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 
 from core.errors import NoActiveVersion, TooLarge, UnsupportedBody
-from predictions.batches import requests, results, sources, uploads
+from predictions.batches import attachments, requests, sources, uploads
+from predictions.batches.attachments import CSV, PARQUET
 from predictions.batches.requests import Source
-from predictions.batches.results import Download
 from predictions.models import Batch
 from predictions.serializers.batches import (
     BatchSerializer,
@@ -58,9 +58,7 @@ from vigia_ml.schema.faults import clip
 
 LOCATION_BYTES: Final = 2**14
 """Bytes of a JSON body, which names a file."""
-FORM_BYTES: Final = 2**14
-"""Bytes of a form beside its file."""
-CSV, PARQUET, NDJSON = "text/csv", "application/vnd.apache.parquet", "application/x-ndjson"
+NDJSON: Final = "application/x-ndjson"
 JSON, FORM = "application/json", "multipart/form-data"
 VERSION_PARAMETER = OpenApiParameter(
     "version", int, description="Number of the version that scores the rows; default: the active one."
@@ -241,7 +239,7 @@ class BatchResultsView(_FileView):
             raise InvalidRows.single(
                 "format", "not_a_level", "format must be csv or parquet", allowed=("csv", "parquet")
             )
-        return results_attachment(row, format)
+        return attachments.of_results(row, format)
 
 
 class BatchErrorsView(_FileView):
@@ -249,7 +247,7 @@ class BatchErrorsView(_FileView):
 
     @extend_schema(responses={(200, CSV): OpenApiTypes.STR}, operation_id="get_batch_errors")
     def get(self, request: Request, model: str, batch: int) -> StreamingHttpResponse:
-        return errors_attachment(self.batch(request, batch))
+        return attachments.of_errors(self.batch(request, batch))
 
 
 # -- parts ---------------------------------------------------------------------------------------------
@@ -284,28 +282,9 @@ def on_invalid(request: Request) -> str:
     return chosen
 
 
-def results_attachment(batch: Batch, format: str) -> StreamingHttpResponse:
-    kind = CSV if format == "csv" else PARQUET
-    return _attachment(results.results(batch, format), kind, f"{_name(batch)}.{format}")
-
-
-def errors_attachment(batch: Batch) -> StreamingHttpResponse:
-    return _attachment(results.errors(batch), CSV, f"{_name(batch)}-errors.csv")
-
-
-def _name(batch: Batch) -> str:
-    return f"{batch.registered_model.name}-batch-{batch.pk}"
-
-
-def _attachment(download: Download, content_type: str, name: str) -> StreamingHttpResponse:
-    charset = "; charset=utf-8" if content_type == CSV else ""
-    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Length": str(download.size)}
-    return StreamingHttpResponse(download.pieces, content_type=f"{content_type}{charset}", headers=headers)
-
-
 def _most_bytes(request: Request) -> int:
     kind, most = _media_type(request), int(settings.BATCH_MAX_BYTES)
-    return LOCATION_BYTES if kind == JSON else most + FORM_BYTES if kind == FORM else most
+    return LOCATION_BYTES if kind == JSON else most + uploads.FORM_BYTES if kind == FORM else most
 
 
 def _media_type(request: Request) -> str:
