@@ -11,12 +11,14 @@ from functools import cached_property
 from django.db.models import BooleanField, ExpressionWrapper, Max, Q, QuerySet
 
 from core.uuid7 import lowest_at
-from predictions.models import BatchChunk, Outcome, Prediction
+from predictions.models import Batch, Outcome, Prediction
 from predictions.models.log import class_names
 from training.models import ModelVersion, RegisteredModel, sharing_versions, small_versions
 
 PAGE = 100
 LARGEST_PAGE = 1_000
+CLOCKS_APART = dt.timedelta(minutes=10)
+"""Most that the clocks of workers and database differ; a chunk may also commit after its batch has ended."""
 PIECE = 100
 """Rows of the log that an answer holds in memory at the same time."""
 
@@ -140,13 +142,12 @@ def page(model: RegisteredModel, query: LogQuery) -> LogPage:
 
 
 def of_batch(rows: QuerySet[Prediction, Prediction], batch_id: int) -> QuerySet[Prediction, Prediction]:
-    """Returns the rows that a batch logged. No index has the batch: its chunks tell the range of the ids."""
-    chunks = BatchChunk.objects.filter(batch_id=batch_id, first_id__isnull=False)
-    first = chunks.order_by("first_id").values_list("first_id", flat=True).first()
-    last = chunks.order_by("-last_id").values_list("last_id", flat=True).first()
-    if first is None:
+    """Returns the rows that a batch logged. No index has the batch: its times tell the range of the ids."""
+    batch = Batch.objects.only("started_at", "finished_at").filter(pk=batch_id).first()
+    if batch is None or batch.started_at is None:
         return rows.none()
-    return rows.filter(id__gte=first, id__lte=last, batch_id=batch_id)
+    rows = rows.filter(batch_id=batch_id, id__gte=lowest_at(batch.started_at - CLOCKS_APART))
+    return rows if batch.finished_at is None else rows.filter(id__lt=lowest_at(batch.finished_at + CLOCKS_APART))
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:
