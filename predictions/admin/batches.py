@@ -111,10 +111,6 @@ class ScoreForm(forms.Form):
         return version
 
 
-def _counts(row: Batch) -> str:
-    return f"{row.scored:,}" + (f" of {row.rows:,}" if row.read_whole and not row.is_finished else "")
-
-
 @admin.register(Batch)
 class BatchAdmin(JobAdmin):
     kind = "batch"
@@ -125,7 +121,7 @@ class BatchAdmin(JobAdmin):
         VERSION,
         column("state", "status", lambda row: badge(row.status)),
         PROGRESS,
-        column("row_count", "scored rows", _counts),
+        column("row_count", "scored rows", lambda row: f"{row.scored:,}"),
         column("invalid_count", "invalid", lambda row: f"{row.invalid:,}" if row.invalid else "–"),
         column("file", "file", lambda row: f"{row.get_format_display()}, {filesizeformat(row.source_size)}"),
         REQUESTED_BY,

@@ -87,10 +87,8 @@ def first_errors(batch: Batch, count: int) -> list[dict[str, Any]]:
 
 def _check(batch: Batch) -> None:
     if not batch.is_finished:
-        raise Conflict(
-            f"{batch} has not ended: it is {batch.status}; wait for its end, or ask for its state again later",
-            code="not_finished",
-        )
+        message = f"{batch} has not ended: it is {batch.status}; wait for its end, or ask for its state later"
+        raise Conflict(message, code="not_finished")
     if batch.removed_at is not None:
         raise Conflict(
             f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, {settings.BATCH_KEEP_DAYS} "

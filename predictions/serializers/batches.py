@@ -43,6 +43,8 @@ class RowFaultSerializer(serializers.Serializer[Any]):
     column = serializers.CharField(allow_null=True)
     code = serializers.CharField()
     message = serializers.CharField()
+    value = serializers.CharField(allow_null=True)
+    line = serializers.IntegerField(allow_null=True, help_text="Line of a CSV, counted from 1.")
 
 
 class BatchSummarySerializer(serializers.ModelSerializer[Batch]):
@@ -106,7 +108,12 @@ class BatchSerializer(BatchSummarySerializer):
 
     @extend_schema_field(RowFaultSerializer(many=True))
     def get_first_errors(self, batch: Batch) -> list[dict[str, Any]]:
-        return results.first_errors(batch, SHOWN_ERRORS) if batch.invalid else []
+        faults = results.first_errors(batch, SHOWN_ERRORS) if batch.invalid else []
+        numbers = ("row", "line")
+        return [
+            {name: int(text) if text and name in numbers else text or None for name, text in fault.items()}
+            for fault in faults
+        ]
 
 
 def rate(batch: Batch) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import io
 import shutil
@@ -23,8 +24,6 @@ from vigia_ml.client.results import Job, Json
 from vigia_ml.errors import VigiaError
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     import pandas as pd
 
     from vigia_ml.client.async_client import AsyncClient
@@ -124,7 +123,7 @@ class Batch(BatchFields, frozen=True, kw_only=True):
     def errors(self, to: str | Path | None = None) -> Any:
         """Returns the faults of invalid rows as a frame, or writes them to a CSV file and returns its path.
 
-        Columns: row (position in the file, from 0), column, code, message.
+        Columns: row (position in the file, from 0), column, code, message, value, and line of a CSV.
         """
         return self._client._driver.run(errors(self._client._core, self, to))
 

@@ -18,8 +18,9 @@ from django.core.files.storage import default_storage
 from django.core.files.uploadedfile import SimpleUploadedFile
 from rest_framework.test import APIClient
 
-from predictions.models import Batch
+from predictions.models import Batch, Prediction
 from tests.conftest import keyed
+from training.jobs import leases
 from training.models import ModelVersion, StoredUpload
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -350,3 +351,153 @@ def test_an_auditor_cannot_cancel_a_foreign_batch(api: APIClient, churn: ModelVe
     answer = keyed(user).post(f"{ROUTE}{number}/cancel/")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
     assert Batch.objects.get().status == "queued"
+
+
+# -- results -------------------------------------------------------------------------------------------
+
+
+def scored(api: APIClient, body: bytes, kind: str = "text/csv", query: str = "") -> dict[str, Any]:
+    """Requests a batch, executes it, and returns it as the API shows it."""
+    number = send(api, body, kind, query).json()["id"]
+    assert leases.execute(Batch, number)
+    shown = api.get(f"{ROUTE}{number}/")
+    assert shown.status_code == 200, shown.content
+    return dict(shown.json())
+
+
+def downloaded(api: APIClient, address: str) -> tuple[Any, bytes]:
+    answer = api.get(address)
+    assert answer.status_code == 200, answer.content
+    body = b"".join(answer.streaming_content)
+    assert int(answer["Content-Length"]) == len(body)
+    return answer, body
+
+
+def test_results_are_those_of_the_log_in_the_order_of_the_file(
+    api: APIClient, churn: ModelVersion, rows: Rows, settings: Any
+) -> None:
+    import pandas as pd
+
+    settings.BATCH_CHUNK_ROWS = 40
+    shown = scored(api, as_csv(rows(100)))
+    assert (shown["status"], shown["rows"], shown["scored"], shown["invalid"]) == ("succeeded", 100, 100, 0)
+    assert shown["rows_per_second"] > 0
+    assert shown["results_until"] is not None
+    assert (shown["percent"], shown["first_errors"]) == (100, [])
+    answer, text = downloaded(api, shown["links"]["results"])
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    name = f"churn-batch-{shown['id']}"
+    assert answer["Content-Disposition"] == f'attachment; filename="{name}.csv"'
+    lines = list(csv.DictReader(io.StringIO(text.decode())))
+    assert [(each["row"], each["key"]) for each in lines] == [(str(n), f"c-{n}") for n in range(100)]
+    logged = {str(row.pk): row for row in Prediction.objects.filter(batch_id=shown["id"])}
+    assert len(logged) == 100
+    for each in lines:
+        row = logged[each["id"]]
+        assert (row.key, str(row.prediction)) == (each["key"], each["prediction"])
+        assert row.probability == float(each["probability"])
+    answer, packed = downloaded(api, f"{shown['links']['results']}?format=parquet")
+    assert answer["Content-Type"] == PARQUET
+    frame = pd.read_parquet(io.BytesIO(packed))
+    assert list(frame["id"]) == [each["id"] for each in lines]
+    assert list(frame["probability"]) == [float(each["probability"]) for each in lines]
+    page = api.get(f"/api/v1/models/churn/predictions/?batch={shown['id']}&limit=1000").json()
+    assert {row["id"] for row in page["predictions"]} == set(logged)
+    assert {row["batch"] for row in page["predictions"]} == {shown["id"]}
+    assert api.get(f"/api/v1/predictions/{lines[0]['id']}/").json()["batch"] == shown["id"]
+    assert api.get("/api/v1/models/churn/predictions/?batch=999999").json()["predictions"] == []
+
+
+def test_a_batch_and_a_request_give_the_same_answers(
+    api: APIClient, churn: ModelVersion, rows: Rows, post: Any
+) -> None:
+    given = rows(30)
+    answers = post("/api/v1/models/churn/predictions/", as_csv(given), "text/csv").json()["predictions"]
+    for kind, body in (("text/csv", as_csv(given)), (PARQUET, as_parquet(given)),
+                       ("application/x-ndjson", as_lines(given))):  # fmt: skip
+        _, text = downloaded(api, scored(api, body, kind)["links"]["results"])
+        lines = list(csv.DictReader(io.StringIO(text.decode())))
+        assert [float(each["probability"]) for each in lines] == [each["probability"] for each in answers]
+
+
+def test_invalid_rows_are_in_the_error_file_and_in_no_result(
+    api: APIClient, churn: ModelVersion, rows: Rows
+) -> None:
+    given = rows(10)
+    given[3]["tenure"] = "many"
+    given[7]["contract"] = "weekly"
+    shown = scored(api, as_csv(given))
+    assert (shown["status"], shown["rows"], shown["scored"], shown["invalid"]) == ("succeeded", 10, 8, 2)
+    first = shown["first_errors"]
+    assert [(each["row"], each["column"], each["value"]) for each in first] == [
+        (3, "tenure", "many"),
+        (7, "contract", "weekly"),
+    ]
+    assert [each["code"] for each in first] == ["not_an_integer", "not_a_level"]
+    answer, text = downloaded(api, shown["links"]["errors"])
+    assert answer["Content-Disposition"].endswith('-errors.csv"')
+    faults = list(csv.DictReader(io.StringIO(text.decode())))
+    assert [(each["row"], each["column"], each["code"]) for each in faults] == [
+        ("3", "tenure", "not_an_integer"),
+        ("7", "contract", "not_a_level"),
+    ]
+    _, text = downloaded(api, shown["links"]["results"])
+    assert [each["row"] for each in csv.DictReader(io.StringIO(text.decode()))] == list("01245689")
+    assert Prediction.objects.filter(batch_id=shown["id"]).count() == 8
+
+
+def test_the_first_invalid_row_stops_a_batch_that_asks_for_it(
+    api: APIClient, churn: ModelVersion, rows: Rows
+) -> None:
+    given = rows(10)
+    given[3]["tenure"] = "many"
+    shown = scored(api, as_csv(given), query="?on_invalid=stop")
+    assert shown["status"] == "failed"
+    assert "row 3" in shown["error"]
+    _, text = downloaded(api, shown["links"]["errors"])
+    assert b"not_an_integer" in text
+
+
+def test_results_of_a_batch_that_has_not_ended_are_refused_with_what_to_do(
+    api: APIClient, churn: ModelVersion, rows: Rows
+) -> None:
+    number = send(api, as_csv(rows(3))).json()["id"]
+    for path in ("results/", "results/?format=parquet", "errors/"):
+        answer = api.get(f"{ROUTE}{number}/{path}", headers={"Accept": "text/csv"})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"]) == (409, "not_finished")
+        assert "wait" in error["message"]
+    assert leases.execute(Batch, number)
+    answer = api.get(f"{ROUTE}{number}/results/?format=xlsx")
+    assert (answer.status_code, answer.json()["error"]["details"][0]["code"]) == (400, "not_a_level")
+
+
+def test_a_file_that_changes_after_the_request_is_not_scored(
+    api: APIClient, churn: ModelVersion, nightly: Path, rows: Rows
+) -> None:
+    number = named(api, "2026/rows.csv").json()["id"]
+    (nightly / "2026" / "rows.csv").write_bytes(as_csv(rows(21)))
+    assert leases.execute(Batch, number)
+    shown = api.get(f"{ROUTE}{number}/").json()
+    assert shown["status"] == "failed"
+    assert "was changed after the request" in shown["error"]
+    again = named(api, "2026/rows.csv").json()["id"]
+    assert leases.execute(Batch, again)
+    shown = api.get(f"{ROUTE}{again}/").json()
+    assert (shown["status"], shown["scored"]) == ("succeeded", 21)
+    (nightly / "2026" / "rows.csv").rename(nightly / "gone.csv")
+    number = named(api, "gone.csv").json()["id"]
+    (nightly / "gone.csv").unlink()
+    (nightly / "gone.csv").symlink_to("/etc/passwd")
+    assert leases.execute(Batch, number)
+    assert "no such file" in api.get(f"{ROUTE}{number}/").json()["error"]
+
+
+def test_a_packed_file_of_a_location_is_scored(
+    api: APIClient, churn: ModelVersion, nightly: Path, rows: Rows
+) -> None:
+    (nightly / "rows.jsonl.gz").write_bytes(gzip.compress(as_lines(rows(12))))
+    number = named(api, "rows.jsonl.gz").json()["id"]
+    assert leases.execute(Batch, number)
+    shown = api.get(f"{ROUTE}{number}/").json()
+    assert (shown["status"], shown["scored"], shown["format"]) == ("succeeded", 12, "jsonl")
