@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from predictions import retention
+from predictions.batches import files
 from predictions.drift import retraining, reviews
 from predictions.log import partitions
 from predictions.outcomes import matching
@@ -51,6 +52,17 @@ def prune_artifacts() -> int:
 def remove_left_pushes() -> int:
     """Removes files of pushes that no unfinished run needs; returns the number of pushes."""
     return pushes.remove_orphans()
+
+
+@shared_task
+def remove_old_batches() -> int:
+    """Removes files of batches that ended more than BATCH_KEEP_DAYS ago, and those that no batch needs.
+
+    Returns
+    -------
+    The number of batches whose files were removed.
+    """
+    return files.remove_old()
 
 
 @shared_task

@@ -133,7 +133,7 @@ def _behind_mark(stream: IO[bytes]) -> int:
 
 
 def _rows_as_they_are_read(lease: Lease, batch: Batch, schema: DatasetSchema) -> dict[str, Any]:
-    """Checks the file; writes the rows anew if they cannot be read as they came. Returns `Batch.prepared`."""
+    """Checks the file; rewrites rows that cannot be read by their bytes. Returns `Batch.prepared`."""
     name = ""
     if batch.gzip:
         name = files.attempt_name("unpacked", lease.owner, "rows")
