@@ -115,7 +115,7 @@ def _lines_in(data: bytes, *, is_last: bool) -> tuple[Ends, Ends, int, int]:
     if b"\r" in data:
         empty |= (sizes == 2) & (raw[np.maximum(ends - 2, 0)] == ord("\r"))
     if is_last and len(ends) and not data.endswith(b"\n"):
-        empty[-1] = False
+        empty[-1] = sizes[-1] == 1 and data.endswith(b"\r")
     kept = np.flatnonzero(~empty)
     return ends[kept], kept, used, len(ends)
 
