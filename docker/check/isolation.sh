@@ -115,7 +115,7 @@ while True: server.accept()[0].close()')
         CONCERNED=("$service")
         way=$(reach "$id" "$outside" 18999)
         case $service in
-            proxy | monitoring-proxy | backup | alertmanager)
+            proxy | monitoring-proxy | backup | events | alertmanager)
                 [ "$way" != open ] || ways_out=$((ways_out + 1)) ;;
             *)
                 [ "$way" != open ] || fail "$service has a way out" ;;
