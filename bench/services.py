@@ -148,6 +148,7 @@ class Vigia:
     database_url: str
     postgres_pid: int
     housekeeping_pid: int
+    worker_pid: int
     environment: dict[str, str]  # environment at the start
 
     def manage(self, *arguments: str) -> None:
@@ -165,11 +166,16 @@ class Vigia:
 
 
 def start_vigia(
-    started: Started, folder: Path, bodies: Bodies, name: str = "vigia", movies: Path | None = None
+    started: Started,
+    folder: Path,
+    bodies: Bodies,
+    name: str = "vigia",
+    movies: Path | None = None,
+    jobs: int = 1,
 ) -> Vigia:
     """Starts a Vigía; `name` also names its log, and `folder` holds its data.
 
-    movies : CSV of the catalogue of the first index; None for the sample catalogue.
+    movies : CSV of the catalogue of the first index; None for the sample catalogue. jobs : at the same time.
     """
     var = folder / "var"
     var.mkdir(parents=True)
@@ -188,6 +194,7 @@ def start_vigia(
         read=lambda answer: answer["predictions"][0]["probability"],
     )
     environment = {"VIGIA_VAR": str(var), "PORT": str(service.port), "HOST": HOST, "WEB_CONCURRENCY": "2"}
+    environment |= {"WORKER_CONCURRENCY": str(jobs)}
     environment |= dict.fromkeys(("DATABASE_URL", "REDIS_URL", "RATE_LIMIT"), "")
     service.pid = started.start(name, [VIGIA, "-m", "local.run"], environment)
 
@@ -207,7 +214,7 @@ def start_vigia(
     url = json.loads((var / "stack.json").read_text(encoding="utf-8"))["database_url"]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(TABLE)
-    return Vigia(service, url, pids["postgres"], pids["housekeeping"], environment)
+    return Vigia(service, url, pids["postgres"], pids["housekeeping"], pids["worker"], environment)
 
 
 def empties(started: Started, vigia: Vigia) -> list[Service]:
