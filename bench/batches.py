@@ -1,4 +1,4 @@
-"""Batches: a file of rows, sent once and scored by the workers, beside the same rows in requests of a thousand."""
+"""Batches: a file of rows, sent once and scored by the workers, beside requests of a thousand rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Batch:
 
 
 def write_file(path: Path, rows: int) -> None:
-    """Writes the sample's customers, again and again, with the columns of Vigía's schema and without the target."""
+    """Writes the sample's customers, again and again, without the target."""
     customers = samples.raw_churn()
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, customers[0].keys())
@@ -108,15 +108,13 @@ def section(
     """Yields the lines of the section; `beside` has the requests of a thousand rows of the same run."""
     yield f"Measured on {facts.date}: {facts.machine}. {facts.software}. PostgreSQL: {facts.durability}."
     yield (
-        f"A CSV of {runs[0].rows:,} rows ({size / 1e6:.0f} MB), sent in one request and scored by two workers; "
-        f"{len(runs)} rounds, medians, in brackets the slowest and the fastest round. The time runs from the "
+        f"A CSV of {runs[0].rows:,} rows ({size / 1e6:.0f} MB), sent in one request and scored by two "
+        f"workers; {len(runs)} rounds, medians, in brackets the slowest and the fastest round. The time runs from the "
         "first byte of the upload until the batch's status is `succeeded`."
     )
-    yield from (
-        "",
-        "| way | stored | rows/s | server CPU µs/row | PostgreSQL CPU µs/row |",
-        "|---|---|--:|--:|--:|",
-    )
+    yield ""
+    yield "| way | stored | rows/s | server CPU µs/row | PostgreSQL CPU µs/row |"
+    yield "|---|---|--:|--:|--:|"
     rates = [run.rows / run.seconds for run in runs]
     server = statistics.median((run.web_cpu + run.worker_cpu) / run.rows for run in runs)
     database = statistics.median(run.postgres_cpu / run.rows for run in runs)
@@ -136,14 +134,17 @@ def section(
                     f"{report.thousands(entry.fastest)}) | {report.micro(entry.server_cpu)} | {postgres} |"
                 )
     seconds = statistics.median(run.seconds for run in runs)
-    yield from (
-        "",
+    upload = statistics.median(run.upload_seconds for run in runs)
+    minutes = TEN_MILLION / statistics.median(rates) / 60
+    other = max(run.other_cpu / run.seconds for run in runs)
+    yield ""
+    yield (
         f"- Every batch: {runs[0].rows:,} rows logged and {runs[0].rows:,} rows of results, each once; "
-        f"{seconds:.1f} s, of which the upload {statistics.median(run.upload_seconds for run in runs):.1f} s. "
-        f"At this rate ten million rows take {TEN_MILLION / statistics.median(rates) / 60:.1f} minutes.",
-        f"- Largest process of the workers: {max(run.largest for run in runs) / 2**20:.0f} MiB at its peak.",
-        f"- Cores used by everything else: {max(run.other_cpu / run.seconds for run in runs):.2f} in the worst round.",
+        f"{seconds:.1f} s, of which the upload {upload:.1f} s. At this rate ten million rows take "
+        f"{minutes:.1f} minutes."
     )
+    yield f"- Largest process of the workers: {max(run.largest for run in runs) / 2**20:.0f} MiB at its peak."
+    yield f"- Cores used by everything else: {other:.2f} in the worst round."
 
 
 def _ask(
