@@ -109,8 +109,8 @@ def section(
     yield f"Measured on {facts.date}: {facts.machine}. {facts.software}. PostgreSQL: {facts.durability}."
     yield (
         f"A CSV of {runs[0].rows:,} rows ({size / 1e6:.0f} MB), sent in one request and scored by two "
-        f"workers; {len(runs)} rounds, medians, in brackets the slowest and the fastest round. The time runs from the "
-        "first byte of the upload until the batch's status is `succeeded`."
+        f"workers; {len(runs)} rounds, medians, in brackets the slowest and the fastest round. The time runs "
+        "from the first byte of the upload until the batch's status is `succeeded`."
     )
     yield ""
     yield "| way | stored | rows/s | server CPU µs/row | PostgreSQL CPU µs/row |"
