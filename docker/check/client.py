@@ -159,7 +159,7 @@ def batch_and_event(client: Client, host: str, port: int) -> None:
     client.ask("POST", "/api/v1/subscriptions/", refused, expected=(400,))
     accepted = {**wanted, "address": f"http://{host}:{port}/"}
     subscription = client.ask("POST", "/api/v1/subscriptions/", accepted, expected=(201,))
-    rows = list(csv.DictReader(Path("/app/training/samples/churn.csv").read_text().splitlines()))
+    rows = 3 * list(csv.DictReader(Path("/app/training/samples/churn.csv").read_text().splitlines()))
     body = io.StringIO()
     columns = [name for name in rows[0] if name.lower() != "churn"]
     writer = csv.DictWriter(body, columns, extrasaction="ignore")
