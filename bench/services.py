@@ -232,9 +232,9 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
     )
     ok = Target("POST", "/ok", vigia.service.targets["churn-16"].bodies)
 
-    def empty(name: str, title: str, note: str, application: str, *options: str) -> Service:
+    def empty(name: str, title: str, note: str, application: str, settings: str) -> Service:
         service = Service(name, title, note, "nothing", free_port(), {"churn-16": ok, "churn-64": ok})
-        command = [VIGIA, "-m", "gunicorn", "--config", "bench/peers/gunicorn_as_vigia.py", *options]
+        command = [VIGIA, "-m", "gunicorn", "--config", f"bench/peers/{settings}.py"]
         environment = {"HOST": HOST, "PORT": str(service.port), "WEB_CONCURRENCY": "2"}
         service.pid = started.start(name, [*command, f"bench.peers.{application}"], ENVIRONMENT | environment)
         return service
@@ -246,13 +246,14 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
             "Django, empty, gthread",
             "no middleware, an empty view, gunicorn's own threaded worker with 8 threads",
             "django_empty",
-            *("--worker-class", "gthread", "--threads", "8"),
+            "gunicorn_gthread",
         ),
         empty(
             "django-empty",
             "Django, empty",
             "the same view behind Vigía's server and threads",
             "django_empty_asgi",
+            "gunicorn_as_vigia",
         ),
     ]
 
