@@ -71,7 +71,7 @@ def remove_old_events() -> int:
 @shared_task
 def remove_expired_keys() -> int:
     """Removes client keys whose time is over, which writes their events; returns their number."""
-    return AuthToken.objects.filter(expiry__lte=timezone.now()).delete()[0]
+    return int(AuthToken.objects.filter(expiry__lte=timezone.now()).delete()[0])
 
 
 @shared_task

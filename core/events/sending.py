@@ -152,10 +152,8 @@ def record(owner: uuid.UUID, attempt: Attempt, failure: Undelivered | None) -> b
         else:
             _record_failure(attempt, rows, failure)
         count = len(attempt.deliveries)
-        counted = (
-            {"delivered": F("delivered") + count} if failure is None else {"failed": F("failed") + count}
-        )
-        state.update(owner=None, until=None, **counted)
+        counter = "delivered" if failure is None else "failed"
+        state.update(owner=None, until=None, **{counter: F(counter) + count})
     return True
 
 
@@ -176,6 +174,6 @@ def pause(attempts: int, retry_after: float | None = None) -> float:
 
     Jitter spreads the attempts of several subscriptions of one receiver. A receiver may ask for more time.
     """
-    usual = min(FIRST_PAUSE_SECONDS * 2 ** min(attempts - 1, 30), LONGEST_PAUSE_SECONDS)
+    usual = min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 30), LONGEST_PAUSE_SECONDS)
     usual *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
     return max(usual, min(retry_after or 0.0, LONGEST_RETRY_AFTER_SECONDS))
