@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "axes",
     "config",
     "web",
+    "core",
     "training",
     "predictions",
     "recommender",

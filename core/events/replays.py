@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from core.models import Delivery, Event, Subscription
 from django.db import transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from core.events import visibility
+from core.models import Delivery, Event, Subscription
 
 _AGAIN = {"state": Delivery.State.PENDING, "attempts": 0, "error": "", "finished_at": None}
 
