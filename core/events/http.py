@@ -12,9 +12,8 @@ from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from core.events.channels import SEND_SECONDS, Undelivered
-
 from core.events import addresses
+from core.events.channels import SEND_SECONDS, Undelivered
 from core.version import VERSION
 
 if TYPE_CHECKING:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import smtplib
+import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from email.utils import parseaddr
+from typing import Final
 
-from core.events.channels import Message, Undelivered
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import EmailMultiAlternatives
@@ -15,9 +16,8 @@ from django.template.loader import render_to_string
 
 from core.events import payloads
 from core.events.addresses import AddressRefused
-
-if TYPE_CHECKING:
-    from core.models import Subscription
+from core.events.channels import Message, Undelivered
+from core.models import Subscription
 
 MOST_RECIPIENTS: Final = 20
 
@@ -43,6 +43,9 @@ def recipients(address: str) -> list[str]:
 
 
 class EmailChannel:
+    def check(self, address: str) -> None:
+        recipients(address)
+
     def send(self, subscription: Subscription, messages: Sequence[Message]) -> str:
         """Sends all messages in one mail; returns the recipients.
 
@@ -56,10 +59,8 @@ class EmailChannel:
         except AddressRefused as error:
             raise Undelivered(error.message) from None
         except smtplib.SMTPRecipientsRefused as error:
-            refusals = (
-                f"{code} {text.decode('utf-8', 'replace')}" for code, text in error.recipients.values()
-            )
-            raise Undelivered(payloads.one_line(f"the mail server refused: {'; '.join(refusals)}")) from None
+            refusals = "; ".join(f"{to}: {code} {text!r}" for to, (code, text) in error.recipients.items())
+            raise Undelivered(payloads.one_line(f"the mail server refused {refusals}")) from None
         except (smtplib.SMTPException, OSError) as error:
             raise Undelivered(payloads.one_line(f"the mail server did not take the mail: {error}")) from None
         return f"the mail server took the mail to {', '.join(to)}"
@@ -83,10 +84,14 @@ def mail(subscription: Subscription, messages: Sequence[Message], to: list[str])
         f"{settings.EMAIL_SUBJECT_PREFIX}{subject}",
         render_to_string("core/events/mail.txt", context),
         to=to,
-        headers={
-            "Auto-Submitted": "auto-generated",
-            "X-Vigia-Events": " ".join(each.id for each in messages[:20]),
-        },
+        headers={"Auto-Submitted": "auto-generated", "Message-ID": _message_id(messages)},
     )
     made.attach_alternative(render_to_string("core/events/mail.html", context), "text/html")
     return made
+
+
+def _message_id(messages: Sequence[Message]) -> str:
+    """Returns the mail's id; a repeated mail about the same events has the same."""
+    _, address = parseaddr(settings.DEFAULT_FROM_EMAIL)
+    ids = uuid.uuid5(uuid.NAMESPACE_OID, " ".join(each.id for each in messages))
+    return f"<{ids}@{address.rpartition('@')[2] or 'vigia'}>"

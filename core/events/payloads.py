@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from core.events.channels import Message
 from django.conf import settings
+from django.utils.text import capfirst
 
 from core.events import kinds
+from core.events.channels import Message
+from core.events.kinds import EventKind
 
 TYPE_PREFIX: Final = "vigia."
 """Begins the CloudEvents type, which is unique among all senders of a receiver."""
+TEST: Final = EventKind("subscription.test", "test", "A person or a client has asked for a test message.")
+"""The kind of test messages; no filter names it, and no event has it."""
 LONGEST_HEADLINE: Final = 150
 MOST_FACTS: Final = 10
 LONGEST_FACT: Final = 300
@@ -49,12 +53,13 @@ def as_json(payload: dict[str, Any]) -> bytes:
 
 def headline(message: Message) -> str:
     """Returns title, model and subject of a message on one line, such as the subject of a mail."""
-    words = one_line(f"{title_of(message.kind)}: {message.model} {message.subject}")
+    words = one_line(f"{capfirst(title_of(message.kind))}: {message.model} {message.subject}")
     return words if len(words) <= LONGEST_HEADLINE else words[: LONGEST_HEADLINE - 1] + "…"
 
 
 def title_of(kind: str) -> str:
-    return kinds.TABLE[kind].title if kind in kinds.TABLE else kind
+    known = kinds.TABLE | {TEST.name: TEST}
+    return known[kind].title if kind in known else kind
 
 
 def facts(message: Message) -> list[tuple[str, str]]:
@@ -69,7 +74,9 @@ def facts(message: Message) -> list[tuple[str, str]]:
 
 def page(message: Message) -> str:
     """Returns the address of the event's page in the admin; empty without PUBLIC_URL."""
-    return f"{settings.PUBLIC_URL}/admin/core/event/{message.id}/change/" if settings.PUBLIC_URL else ""
+    if not settings.PUBLIC_URL or message.kind == TEST.name:
+        return ""
+    return f"{settings.PUBLIC_URL}/admin/core/event/of/{message.id}/"
 
 
 def one_line(text: str) -> str:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from core.events import addresses, http, payloads
 from core.events.channels import Message
-
-from core.events import http, payloads
-
-if TYPE_CHECKING:
-    from core.models import Subscription
+from core.models import Subscription
 
 LONGEST_HEADER: Final = 150
 LONGEST_FIELD: Final = 2000
@@ -18,6 +15,9 @@ JOINER: Final = "\N{WORD JOINER}"
 
 
 class SlackChannel:
+    def check(self, address: str) -> None:
+        addresses.check(address)
+
     def send(self, subscription: Subscription, messages: Sequence[Message]) -> str:
         """Sends each message as a request of its own; returns the last answer in words."""
         return [self._send(subscription, message) for message in messages][-1]

@@ -9,15 +9,13 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from core.events.channels import Message
 from django.utils import timezone
 
-from core.events import http, payloads
-
-if TYPE_CHECKING:
-    from core.models import Subscription
+from core.events import addresses, http, payloads
+from core.events.channels import Message
+from core.models import Subscription
 
 PREFIX: Final = "whsec_"
 SECRET_BYTES: Final = 32
@@ -44,6 +42,9 @@ def _bytes_of(secret: str) -> bytes:
 
 
 class WebhookChannel:
+    def check(self, address: str) -> None:
+        addresses.check(address)
+
     def send(self, subscription: Subscription, messages: Sequence[Message]) -> str:
         """Sends each message as a request of its own; returns the last answer in words."""
         return [self._send(subscription, message) for message in messages][-1]
