@@ -202,11 +202,13 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "forget-shadow-answers": _housekeeping("forget_shadow_answers", 24 * 3600.0),
     "prune-artifacts": _housekeeping("prune_artifacts", 24 * 3600.0),
     "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
+    "remove-expired-keys": _housekeeping("remove_expired_keys", 300.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
     "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
     "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
     "review-models": _housekeeping("review_models", float(REVIEW_SECONDS)),
     "remove-old-months": _housekeeping("remove_old_months", 24 * 3600.0),
+    "remove-old-events": _housekeeping("remove_old_events", 3600.0),
 }
 
 # -- /metrics ------------------------------------------------------------------------------------------
@@ -292,6 +294,11 @@ PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
 LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 0: none
 # The views check lengths by route and answer in the API's error shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
+
+# -- events; see core.events ---------------------------------------------------------------------------
+EVENTS_SOURCE = env.text("EVENTS_SOURCE", "vigia")  # name of this installation in messages
+EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
+EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
 
 # -- security ------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [

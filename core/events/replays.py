@@ -6,6 +6,7 @@ A replayed delivery keeps its position, so it comes before the deliveries that w
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -37,13 +38,9 @@ def replay_span(subscription: Subscription, since: dt.datetime, until: dt.dateti
     events = Event.objects.filter(at__gte=since, at__lt=until, position__isnull=False)
     wanted = [event for event in events.order_by("position") if passes(subscription, visible, event)]
     with transaction.atomic():
-        rows = [
-            Delivery(subscription=subscription, event=event, position=event.position, next_at=Now())
-            for event in wanted
-        ]
+        rows = [delivery_of(subscription, event, Now()) for event in wanted]
         Delivery.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
-        positions = [event.position for event in wanted]
-        replay(Delivery.objects.filter(subscription=subscription, position__in=positions))
+        replay(Delivery.objects.filter(subscription=subscription, event__in=wanted))
     return len(wanted)
 
 
@@ -54,3 +51,9 @@ def passes(subscription: Subscription, visible: visibility.Visible, event: Event
         and (not subscription.models or event.model in subscription.models)
         and visible.holds(event)
     )
+
+
+def delivery_of(subscription: Subscription, event: Event, next_at: Any) -> Delivery:
+    """Returns a pending delivery of a placed event, unsaved."""
+    assert event.position is not None
+    return Delivery(subscription=subscription, event=event, position=event.position, next_at=next_at)
