@@ -254,6 +254,23 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["web.openapi.add_models"],
 }
 
+# -- events and mail -----------------------------------------------------------------------------------
+# Networks without public addresses to which events may be sent, such as 10.0.0.0/8; over HTTP too.
+EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
+# Begins links in messages, such as https://vigia.example.com; "": no links.
+_DOMAIN = env.text("VIGIA_DOMAIN", "")
+PUBLIC_URL = env.text("PUBLIC_URL", f"https://{_DOMAIN}" if _DOMAIN else "").rstrip("/")
+EMAIL_BACKEND = env.text("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = env.text("EMAIL_HOST", "")  # "": no mail
+EMAIL_PORT = env.number("EMAIL_PORT", 587)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as port 465 has it
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=not EMAIL_USE_SSL)  # STARTTLS
+EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 10)  # seconds for each step of the protocol
+EMAIL_SUBJECT_PREFIX = env.text("EMAIL_SUBJECT_PREFIX", "[Vigía] ")
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", EMAIL_HOST_USER or "vigia@localhost")
+
 # -- limits; all settable ------------------------------------------------------------------------------
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)

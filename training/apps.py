@@ -7,7 +7,9 @@ class TrainingConfig(AppConfig):
     verbose_name = "registry"
 
     def ready(self) -> None:
-        from core.events import kinds
+        from core.events import kinds, visibility
         from training import events
+        from training.access import event_visibility
 
         kinds.register(events.KINDS)
+        visibility.register(event_visibility.visible_to)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from django.conf import settings
+
 from core.models import Event, Subscription
 
 
@@ -44,8 +46,11 @@ class Undelivered(Exception):
 class Channel(Protocol):
     """A way to receivers. `send` runs in a thread of the dispatcher, without a database connection."""
 
-    def send(self, subscription: Subscription, messages: Sequence[Message]) -> None:
-        """Sends messages and returns when the receiver has accepted all of them.
+    def check(self, address: str) -> None:
+        """Raises `core.events.addresses.AddressRefused` for an address to which this channel cannot send."""
+
+    def send(self, subscription: Subscription, messages: Sequence[Message]) -> str:
+        """Sends messages and returns the receiver's answer in words, when it has accepted all of them.
 
         Every wait has a limit, `SEND_SECONDS` in total.
 
@@ -67,6 +72,11 @@ def register(name: str, channel: Channel) -> None:
     if name in TABLE:
         raise ValueError(f"the channel {name} is registered already: choose another name")
     TABLE[name] = channel
+
+
+def source() -> str:
+    """Returns the name of this installation, a URI reference."""
+    return settings.PUBLIC_URL or "vigia"
 
 
 def message_of(event: Event, source: str) -> Message:

@@ -1,0 +1,156 @@
+"""Changes of subscriptions, for the API and the admin alike."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from uuid_utils import uuid7
+
+from core.errors import Busy, Conflict
+from core.events import channels, kinds, payloads, webhook
+from core.events.channels import Message, Undelivered
+from core.models import Subscription
+from vigia_ml.schema import InvalidRows
+
+KEEP_HOURS: Final = 24
+"""Hours in which the secret before a rotation still signs."""
+LONGEST_KEEP_HOURS: Final = 7 * 24
+LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
+# A request that waits for a name server or a receiver holds a thread, and most must stay free.
+_WAITING: Final = threading.BoundedSemaphore(2)
+_COLUMNS: Final = ("name", "channel", "address", "kinds", "models", "style", "digest_minutes", "enabled")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The result of a test message: the receiver's answer, or the reason why it was not delivered."""
+
+    delivered: bool
+    answer: str
+
+
+def create(owner: User, **values: Any) -> Subscription:
+    """Creates a subscription of `owner`; a webhook gets a secret.
+
+    Raises
+    ------
+    InvalidRows : a field is invalid. AddressRefused : no event may be sent to the address.
+    Conflict : another subscription has the name.
+    """
+    row = Subscription(owner=owner, **values)
+    _check(row)
+    _check_address(row)
+    row.secret = webhook.new_secret() if row.channel == "webhook" else ""
+    return _saved(row)
+
+
+def change(subscription: Subscription, **values: Any) -> Subscription:
+    """Changes fields of a subscription; see `create`. Enabling it clears the reason why it was disabled."""
+    with transaction.atomic():
+        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        before = {name: getattr(row, name) for name in _COLUMNS}
+        if values.get("channel", row.channel) != row.channel:
+            raise InvalidRows.single(
+                "channel", "not_changeable", "the channel cannot change: make another subscription"
+            )
+        for name, value in values.items():
+            setattr(row, name, value)
+        _check(row)
+        if row.enabled and (row.address != before["address"] or not before["enabled"]):
+            _check_address(row)
+        if row.enabled != before["enabled"]:
+            row.disabled_at, row.disabled_reason = None if row.enabled else timezone.now(), ""
+        return _saved(row)
+
+
+def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> Subscription:
+    """Gives a webhook a new secret; the one before it signs too for `keep_hours`.
+
+    Raises
+    ------
+    Conflict : the channel has no secret.
+    """
+    with transaction.atomic():
+        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        if row.channel != "webhook":
+            raise Conflict(f"only webhooks have a secret; {row.name} is {row.channel}", code="no_secret")
+        row.previous_secret, row.secret = row.secret, webhook.new_secret()
+        row.previous_until = timezone.now() + dt.timedelta(hours=keep_hours)
+        row.save(update_fields=["secret", "previous_secret", "previous_until"])
+    return row
+
+
+def send_test(subscription: Subscription) -> Trial:
+    """Sends a test message now, also to a disabled subscription; no delivery row is written."""
+    message = Message(
+        id=str(uuid.UUID(str(uuid7()))),
+        kind=payloads.TEST.name,
+        at=timezone.now(),
+        model="",
+        subject=subscription.name,
+        data={"text": "This is a test. Real events come in the same form."},
+        source=channels.source(),
+    )
+    with _waiting():
+        try:
+            return Trial(True, channels.TABLE[subscription.channel].send(subscription, [message]))
+        except Undelivered as error:
+            return Trial(False, error.reason)
+
+
+def shown_address(subscription: Subscription) -> str:
+    """Returns the address without a secret: whoever knows the path of a Slack address can write to it."""
+    if subscription.channel != "slack":
+        return subscription.address
+    scheme, _, rest = subscription.address.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/…"
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    if not _WAITING.acquire(blocking=False):
+        raise Busy("other requests wait for receivers already: try again in some seconds")
+    try:
+        yield
+    finally:
+        _WAITING.release()
+
+
+def _check_address(row: Subscription) -> None:
+    with _waiting():
+        channels.TABLE[row.channel].check(row.address)
+
+
+def _check(row: Subscription) -> None:
+    unknown = sorted(set(row.kinds) - set(kinds.TABLE))
+    if unknown:
+        message = f"no event kind is called {json.dumps(unknown[0][:60])}"
+        raise InvalidRows.single("kinds", "not_a_level", message, allowed=tuple(sorted(kinds.TABLE)))
+    if row.channel not in channels.TABLE:
+        allowed = tuple(channels.TABLE)
+        raise InvalidRows.single("channel", "not_a_level", "no channel has this name", allowed=allowed)
+    if row.digest_minutes and row.channel != "email":
+        raise InvalidRows.single("digest_minutes", "not_for_channel", "only e-mail has a digest")
+    if row.style != Subscription.Style.PLAIN and row.channel != "webhook":
+        raise InvalidRows.single("style", "not_for_channel", "only a webhook has a style")
+    if payloads.one_line(row.name) != row.name or not row.name:
+        raise InvalidRows.single("name", "not_text", "the name must be text on one line")
+
+
+def _saved(row: Subscription) -> Subscription:
+    try:
+        with transaction.atomic():
+            row.save()
+    except IntegrityError:
+        raise Conflict("another subscription has this name: choose another", code="name_taken") from None
+    return row
