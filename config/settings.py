@@ -296,7 +296,6 @@ LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
 
 # -- events; see core.events ---------------------------------------------------------------------------
-EVENTS_SOURCE = env.text("EVENTS_SOURCE", "vigia")  # name of this installation in messages
 EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
 EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
 

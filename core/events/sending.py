@@ -106,7 +106,7 @@ def _attempt(subscription: Subscription) -> Attempt | None:
         deliveries = [each for each in deliveries if each.pk not in hidden]
     if not deliveries:
         return None
-    messages = [channels.message_of(each.event, settings.EVENTS_SOURCE) for each in deliveries]
+    messages = [channels.message_of(each.event, channels.source()) for each in deliveries]
     return Attempt(subscription, deliveries, messages)
 
 
