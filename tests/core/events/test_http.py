@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 import pytest
-from core.events.channels import Undelivered
 
 from core.events import addresses, http
+from core.events.channels import Undelivered
 from tests.core.events.receivers import OK, answer, dripping, endless, hanging, receiver
 
 
