@@ -34,7 +34,7 @@ def plain(message: Message) -> dict[str, Any]:
 
 
 def cloud_event(message: Message) -> dict[str, Any]:
-    """Returns the event in the JSON format of CloudEvents 1.0."""
+    """Returns the event in the JSON format of CloudEvents 1.0, with the model as an extension."""
     return {
         "specversion": "1.0",
         "id": message.id,
@@ -42,6 +42,7 @@ def cloud_event(message: Message) -> dict[str, Any]:
         "type": TYPE_PREFIX + message.kind,
         "subject": message.subject,
         "time": message.at.isoformat(),
+        **({"model": message.model} if message.model else {}),
         "datacontenttype": "application/json",
         "data": message.data,
     }
