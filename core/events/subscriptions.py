@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
@@ -100,7 +99,7 @@ def send_test(subscription: Subscription) -> Trial:
         model="",
         subject=subscription.name,
         data={"text": "This is a test. Real events come in the same form."},
-        source=settings.EVENTS_SOURCE,
+        source=channels.source(),
     )
     with _waiting():
         try:
