@@ -14,10 +14,11 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from standardwebhooks.webhooks import Webhook
 
-from core.events import emit, placing, sending
+from core.events import emit, http, placing, sending, trials
 from core.models import Delivery, Event, Subscription
 from tests.conftest import assert_error, keyed
-from tests.core.events.receivers import OK, answer, receiver
+from tests.core.events.receivers import OK, answer, hanging, receiver
+from tests.core.events.recording import running
 from training.models import GroupScope, RegisteredModel
 
 SUBSCRIPTIONS, EVENTS = "/api/v1/subscriptions/", "/api/v1/events/"
@@ -229,24 +230,40 @@ def test_the_list_of_events_filters_and_pages(models: Any, reader: APIClient) ->
         assert_error(reader.get(f"{EVENTS}?{bad}"), 400, "invalid_input")
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_test_message_shows_the_receivers_answer_and_is_signed(reader: APIClient) -> None:
-    with receiver(
-        answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), answer(b"HTTP/1.1 404 No\r\n\r\n")
-    ) as there:
+    accepts = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+    with running(), receiver(accepts, answer(b"HTTP/1.1 404 No\r\n\r\n")) as there:
         made = subscribe(reader, address=there.address).json()
         here = f"{SUBSCRIPTIONS}{made['id']}/test/"
         good, bad = reader.post(here).json(), reader.post(here).json()
-    assert (
-        good["delivered"] and good["answer"].startswith("200 OK in ") and good["answer"].endswith(": hello")
-    )
+    assert good["delivered"] and good["answer"].startswith("200 OK in ")
+    assert good["answer"].endswith(": hello")
     assert not bad["delivered"] and "404 Not Found" in bad["answer"]
     payload = Webhook(made["secret"]).verify(there.requests[0].body, there.requests[0].headers)
     assert payload["type"] == "subscription.test"
     assert not Delivery.objects.exists() and not Event.objects.filter(kind="subscription.test").exists()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_test_without_a_dispatcher_and_one_that_hangs_say_so(
+    reader: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "SEND_SECONDS", 0.3)
+    monkeypatch.setattr(trials, "WAIT_SECONDS", 0.5)
+    with receiver(hanging) as there:
+        here = f"{SUBSCRIPTIONS}{subscribe(reader, address=there.address).json()['id']}/test/"
+        alone = reader.post(here).json()
+        assert not alone["delivered"] and "is the process “events” running?" in alone["answer"]
+        monkeypatch.setattr(trials, "WAIT_SECONDS", 5.0)
+        with running():
+            hung = reader.post(here).json()
+    assert hung == {"delivered": False, "answer": "the receiver did not answer within 0 s"}
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_rotation_signs_with_both_secrets_for_a_time(reader: APIClient) -> None:
-    with receiver(answer(OK)) as there:
+    with running(), receiver(answer(OK)) as there:
         made = subscribe(reader, address=there.address).json()
         rotated = reader.post(f"{SUBSCRIPTIONS}{made['id']}/rotate-secret/").json()
         reader.post(f"{SUBSCRIPTIONS}{made['id']}/test/")
