@@ -382,6 +382,7 @@ def _has(*permissions: str) -> Any:
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
+_EVENTS = "training.admin.events.sees_events"
 _MOVIES = "recommender.admin.rights.sees_movies"
 _READERS = "recommender.admin.rights.sees_interactions"
 _PEOPLE = _has("auth.view_user", "auth.change_user")
@@ -439,6 +440,12 @@ UNFOLD: dict[str, Any] = {
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+            ),
+            _group(
+                "Events",
+                _link("Subscriptions", "notifications", "admin:core_subscription_changelist", _EVENTS),
+                _link("Events", "event_note", "admin:core_event_changelist", _EVENTS),
+                _link("Deliveries", "outgoing_mail", "admin:core_delivery_changelist", _EVENTS),
             ),
             _group(
                 "Movies",
