@@ -26,7 +26,7 @@ from unfold.widgets import (
     UnfoldAdminTextareaWidget,
 )
 
-from core.events import channels, kinds, replays, subscriptions, trials
+from core.events import channels, kinds, payloads, replays, subscriptions, trials
 from core.models import Delivery, Event, Subscription
 from training.access import event_visibility, permissions
 from training.admin.columns import column, emphasised, username
@@ -68,6 +68,11 @@ def _counts(row: Event) -> str:
     return format_html_join(" ", "{}", ([piece] for piece in pieces)) or "–"
 
 
+def _description(kind: str) -> str:
+    """Returns when such an event happens, without the names of its data, which the page shows."""
+    return kinds.TABLE[kind].description.partition(" Data:")[0] if kind in kinds.TABLE else ""
+
+
 def _count_of(state: str) -> Coalesce:
     """Returns the number of a subscription's deliveries in a state, which an index serves."""
     rows = Delivery.objects.filter(subscription=OuterRef("pk"), state=state).order_by()
@@ -78,6 +83,12 @@ def _subscription_state(row: Subscription) -> str:
     if not row.enabled:
         return badge("disabled", "warn")
     return badge("unknown channel", "bad") if row.channel not in channels.TABLE else badge("enabled", "good")
+
+
+def _open_deliveries(row: Any) -> str:
+    counts = {"pending": row.waiting, "dead": row.dead}
+    pieces = [badge(f"{count:,} {state}", STATES[state]) for state, count in counts.items() if count]
+    return format_html_join(" ", "{}", ([piece] for piece in pieces)) or "–"
 
 
 class KindFilter(ChoiceFilter):
@@ -153,7 +164,8 @@ class EventAdmin(EventsAdmin):
         return {
             "title": str(row),
             "event": row,
-            "kind": kinds.TABLE.get(row.kind),
+            "headline": payloads.title_of(row.kind),
+            "description": _description(row.kind),
             "links": list(_links(row)),
             "facts": [(name.replace("_", " "), value) for name, value in row.data.items()],
             "deliveries": Delivery.objects.filter(event=row, subscription__in=own).select_related(
@@ -262,6 +274,11 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = Subscription
         fields = ("name", "channel", "address", "kinds", "models", "style", "digest_minutes", "enabled")
+        labels = {"digest_minutes": "Digest"}
+        help_texts = {
+            "digest_minutes": "Events of so many minutes stand in one mail; 0: a mail for each event.",
+            "style": "Form of the body: plain JSON, or CloudEvents 1.0 (structured mode).",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -312,12 +329,11 @@ class SubscriptionAdmin(RegistryAdmin):
     list_display: ClassVar = [
         "name",
         column("how", "channel", lambda row: CHANNELS.get(row.channel, row.channel)),
-        column("where", "address", lambda row: emphasised("reason", subscriptions.shown_address(row))),
-        column("what", "kinds", lambda row: emphasised("reason", ", ".join(row.kinds) or "all")),
-        column("which", "models", lambda row: emphasised("reason", ", ".join(row.models) or "all")),
+        column("where", "address", lambda row: emphasised("key", subscriptions.shown_address(row))),
+        column("what", "kinds", lambda row: emphasised("key", ", ".join(row.kinds) or "all")),
+        column("which", "models", lambda row: emphasised("key", ", ".join(row.models) or "all")),
         column("state", "state", _subscription_state),
-        column("waiting", "waiting", lambda row: row.waiting),
-        column("dead", "dead letters", lambda row: badge(row.dead, "bad") if row.dead else "0"),
+        column("waiting", "deliveries", _open_deliveries),
         column("by", "owner", lambda row: username(row.owner)),
     ]
     ordering: ClassVar = ["name"]
@@ -350,14 +366,8 @@ class SubscriptionAdmin(RegistryAdmin):
         form.owner_user = obj.owner if obj is not None else user_of(request)
         return form
 
-    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Subscription:
-        """Leaves the row as it is in the database; `save_model` changes it through the service."""
-        row: Subscription = form.instance
-        if not change:
-            row.owner = user_of(request)
-        return row
-
     def save_model(self, request: HttpRequest, obj: Subscription, form: Any, change: bool) -> None:
+        """Saves through the service, as the API does."""
         values = {name: form.cleaned_data[name] for name in form.Meta.fields}
         if change:
             row = subscriptions.change(obj, **values)
