@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
@@ -42,22 +43,27 @@ class AddressRefused(VigiaError):
     code = "address_refused"
 
 
+class HostUnknown(AddressRefused):
+    """No name server knows the host, at least none that this process can ask."""
+
+
 def check(address: str) -> None:
-    """Resolves an address and checks it, as each request does again.
+    """Checks an address as far as this process can resolve it; each request does all of it again.
+
+    A web process in a network without a way out has no name server, so an unknown host is no fault here.
 
     Raises
     ------
-    AddressRefused : the address is malformed, unknown or internal.
+    AddressRefused : the address is malformed or internal.
     """
-    asyncio.run(_checked(parsed(address)))
+    with suppress(HostUnknown):
+        asyncio.run(_checked(parsed(address)))
 
 
 async def _checked(url: httpx.URL) -> None:
-    try:
+    with suppress(TimeoutError):  # as for an unknown host
         async with asyncio.timeout(RESOLVE_SECONDS):
             await resolved(url)
-    except TimeoutError:
-        raise AddressRefused(f"no name server answered for the host {host_of(url)}: try again") from None
 
 
 def parsed(address: str) -> httpx.URL:
@@ -96,13 +102,13 @@ async def resolved(url: httpx.URL) -> list[str]:
 
     Raises
     ------
-    AddressRefused : the host is unknown, or one of its addresses is internal.
+    HostUnknown : no address was found. AddressRefused : one of the addresses is internal.
     """
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host_of(url), port_of(url), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise AddressRefused(f"no name server knows the host {host_of(url)}") from None
+        raise HostUnknown(f"no name server knows the host {host_of(url)}") from None
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
     for address in addresses:
         ip = ipaddress.ip_address(address)

@@ -18,7 +18,7 @@ from typing import Final
 from django.db import Error, connection
 
 from core.database import limits
-from core.events import placing, sending
+from core.events import placing, sending, trials
 from core.events.channels import SEND_SECONDS, Undelivered
 from core.events.sending import LEASE_SECONDS, Attempt, Outcome
 
@@ -92,6 +92,7 @@ class Dispatcher:
                 self._renewed = time.monotonic()
             if self._ending:
                 return 0
+            trials.begin_waiting()
             placed = placing.place()
             attempts = sending.claim(self._owner, self._sending, MOST_SENDING - len(self._sending))
         for attempt in attempts:

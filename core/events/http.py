@@ -77,6 +77,7 @@ def post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer:
 async def _post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     import httpx
 
+    tls = _tls()  # reads the authorities from a file, at first
     since = time.monotonic()
     url = addresses.parsed(address)
     timeout = httpx.Timeout(SEND_SECONDS, connect=CONNECT_SECONDS)
@@ -84,7 +85,7 @@ async def _post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer
     async with (
         asyncio.timeout(SEND_SECONDS),
         # A proxy of the environment would resolve the name again.
-        httpx.AsyncClient(verify=_tls(), timeout=timeout, trust_env=False) as client,
+        httpx.AsyncClient(verify=tls, timeout=timeout, trust_env=False) as client,
     ):
         ips = await addresses.resolved(url)
         for ip in ips:

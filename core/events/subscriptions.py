@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
-from uuid_utils import uuid7
 
-from core.errors import Busy, Conflict
+from core.errors import Conflict
 from core.events import channels, kinds, payloads, webhook
-from core.events.channels import Message, Undelivered
 from core.models import Subscription
 from vigia_ml.schema import InvalidRows
 
@@ -27,17 +19,7 @@ KEEP_HOURS: Final = 24
 """Hours in which the secret before a rotation still signs."""
 LONGEST_KEEP_HOURS: Final = 7 * 24
 LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
-# A request that waits for a name server or a receiver holds a thread, and most must stay free.
-_WAITING: Final = threading.BoundedSemaphore(2)
 _COLUMNS: Final = ("name", "channel", "address", "kinds", "models", "style", "digest_minutes", "enabled")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The result of a test message: the receiver's answer, or the reason why it was not delivered."""
-
-    delivered: bool
-    answer: str
 
 
 def create(owner: User, **values: Any) -> Subscription:
@@ -50,7 +32,7 @@ def create(owner: User, **values: Any) -> Subscription:
     """
     row = Subscription(owner=owner, **values)
     _check(row)
-    _check_address(row)
+    channels.TABLE[row.channel].check(row.address)
     row.secret = webhook.new_secret() if row.channel == "webhook" else ""
     return _saved(row)
 
@@ -68,7 +50,7 @@ def change(subscription: Subscription, **values: Any) -> Subscription:
             setattr(row, name, value)
         _check(row)
         if row.enabled and (row.address != before["address"] or not before["enabled"]):
-            _check_address(row)
+            channels.TABLE[row.channel].check(row.address)
         if row.enabled != before["enabled"]:
             row.disabled_at, row.disabled_reason = None if row.enabled else timezone.now(), ""
         return _saved(row)
@@ -91,45 +73,12 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
     return row
 
 
-def send_test(subscription: Subscription) -> Trial:
-    """Sends a test message now, also to a disabled subscription; no delivery row is written."""
-    message = Message(
-        id=str(uuid.UUID(str(uuid7()))),
-        kind=payloads.TEST.name,
-        at=timezone.now(),
-        model="",
-        subject=subscription.name,
-        data={"text": "This is a test. Real events come in the same form."},
-        source=settings.EVENTS_SOURCE,
-    )
-    with _waiting():
-        try:
-            return Trial(True, channels.TABLE[subscription.channel].send(subscription, [message]))
-        except Undelivered as error:
-            return Trial(False, error.reason)
-
-
 def shown_address(subscription: Subscription) -> str:
     """Returns the address without a secret: whoever knows the path of a Slack address can write to it."""
     if subscription.channel != "slack":
         return subscription.address
     scheme, _, rest = subscription.address.partition("://")
     return f"{scheme}://{rest.partition('/')[0]}/…"
-
-
-@contextmanager
-def _waiting() -> Iterator[None]:
-    if not _WAITING.acquire(blocking=False):
-        raise Busy("other requests wait for receivers already: try again in some seconds")
-    try:
-        yield
-    finally:
-        _WAITING.release()
-
-
-def _check_address(row: Subscription) -> None:
-    with _waiting():
-        channels.TABLE[row.channel].check(row.address)
 
 
 def _check(row: Subscription) -> None:

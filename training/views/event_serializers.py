@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from core.events import payloads, subscriptions
 from core.events.channels import TABLE as CHANNELS
-from core.events.channels import message_of
+from core.events.channels import message_of, source
 from core.models import Delivery, Event, Subscription
 from training.serializers import LinkedSerializer
 
@@ -32,7 +31,7 @@ class EventSerializer(serializers.Serializer[Any]):
     data = serializers.DictField()  # type: ignore[assignment]
 
     def to_representation(self, instance: Event) -> dict[str, Any]:
-        return payloads.plain(message_of(instance, settings.EVENTS_SOURCE))
+        return payloads.plain(message_of(instance, source()))
 
 
 class EventPageSerializer(serializers.Serializer[Any]):

@@ -15,7 +15,7 @@ from rest_framework.reverse import reverse
 from rest_framework.serializers import BaseSerializer
 
 from core.errors import NotFound
-from core.events import kinds, replays, subscriptions
+from core.events import kinds, replays, subscriptions, trials
 from core.models import Delivery, Subscription
 from training.access import event_visibility
 from training.parsers import check_length, content_length
@@ -176,13 +176,13 @@ class SubscriptionView(EventView):
 
 
 class TestSubscriptionView(EventView):
-    """Sends a test message to the receiver now and shows its answer."""
+    """Sends a test message to the receiver and shows its answer."""
 
     creates_rows = False
 
     @extend_schema(operation_id="test_subscription", request=None, responses=TestResultSerializer)
     def post(self, request: Request, subscription: int) -> Response:
-        trial = subscriptions.send_test(self.subscription(request, subscription))
+        trial = trials.send(self.subscription(request, subscription))
         return Response(TestResultSerializer(trial).data)
 
 

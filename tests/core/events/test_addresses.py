@@ -109,8 +109,6 @@ def test_an_ipv6_address_that_embeds_an_ipv4_address_is_as_public_as_that(number
         ("https://example.com/\r\nX-Injected: 1", "not a URL"),
         ("https://example.com/" + "a" * 2000, "characters"),
         ("http://1.1.1.1/hook", "https"),
-        ("https://no-such-host.invalid/", "no name server"),
-        ("https://" + "a" * 70 + ".example/", "no name server|not a URL"),
     ],
 )
 def test_an_address_that_is_not_a_web_servers_is_refused(address: str, message: str) -> None:
@@ -141,11 +139,14 @@ def test_the_operator_allows_a_network_and_no_other(settings: Any) -> None:
             check(refused)
 
 
-def test_a_resolver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_this_process_cannot_resolve_is_accepted_at_saving(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def hang(*_: Any, **__: Any) -> None:
         await asyncio.sleep(60)
 
+    check("https://no-such-host.invalid/hook")
+    check("https://" + "a" * 70 + ".example/hook")
     monkeypatch.setattr(addresses, "RESOLVE_SECONDS", 0.1)
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", hang)
-    with pytest.raises(AddressRefused, match="try again"):
-        check("https://example.com/hook")
+    check("https://example.com/hook")

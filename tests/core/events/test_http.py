@@ -22,9 +22,8 @@ from tests.core.events.receivers import OK, answer, dripping, endless, hanging, 
 
 
 @pytest.fixture(autouse=True)
-def _loopback(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def _loopback(settings: Any) -> None:
     settings.EVENTS_ALLOW_INTERNAL = [ipaddress.ip_network("127.0.0.0/8")]
-    monkeypatch.setattr(http, "SEND_SECONDS", 1.0)
 
 
 def failure(address: str) -> Undelivered:
@@ -90,7 +89,8 @@ def test_retry_after_is_honoured_within_limits() -> None:
 
 
 @pytest.mark.parametrize("script", [hanging, dripping])
-def test_a_receiver_that_hangs_is_given_up_in_time(script: Any) -> None:
+def test_a_receiver_that_hangs_is_given_up_in_time(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "SEND_SECONDS", 0.7)
     since = time.monotonic()
     with receiver(script) as there:
         assert "did not answer within" in failure(there.address).reason
@@ -209,3 +209,7 @@ def test_the_next_address_of_a_host_is_tried_when_the_first_refuses(monkeypatch:
 def _resolved(*ips: Any) -> list[Any]:
     found = [ip.decode() if isinstance(ip, bytes) else ip for ip in ips]
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 0)) for ip in found]
+
+
+def test_an_unknown_host_is_refused_at_sending() -> None:
+    assert "no name server knows the host" in failure("https://no-such-host.invalid/hook").reason
