@@ -260,6 +260,9 @@ EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
 # Begins links in messages, such as https://vigia.example.com; "": no links.
 _DOMAIN = env.text("VIGIA_DOMAIN", "")
 PUBLIC_URL = env.text("PUBLIC_URL", f"https://{_DOMAIN}" if _DOMAIN else "").rstrip("/")
+EVENTS_SOURCE = env.text("EVENTS_SOURCE", PUBLIC_URL or "vigia")  # name of this installation in messages
+EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
+EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
 EMAIL_BACKEND = env.text("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
 EMAIL_HOST = env.text("EMAIL_HOST", "")  # "": no mail
 EMAIL_PORT = env.number("EMAIL_PORT", 587)
@@ -294,10 +297,6 @@ PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
 LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 0: none
 # The views check lengths by route and answer in the API's error shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
-
-# -- events; see core.events ---------------------------------------------------------------------------
-EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
-EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
 
 # -- security ------------------------------------------------------------------------------------------
 AUTH_PASSWORD_VALIDATORS = [

@@ -20,7 +20,7 @@ from django.db import Error, connection
 from core.database import limits
 from core.events import placing, sending, trials
 from core.events.channels import SEND_SECONDS, Undelivered
-from core.events.sending import LEASE_SECONDS, Attempt
+from core.events.sending import LEASE_SECONDS, Attempt, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ class Dispatcher:
         self._turned = turned
         self._ending, self._wake = False, threading.Event()
         self._sending: dict[int, _Sending] = {}
-        self._ended: queue.SimpleQueue[tuple[_Sending, Undelivered | None]] = queue.SimpleQueue()
-        self._unrecorded: list[tuple[_Sending, Undelivered | None]] = []
+        self._ended: queue.SimpleQueue[tuple[_Sending, Outcome]] = queue.SimpleQueue()
+        self._unrecorded: list[tuple[_Sending, Outcome]] = []
         self._renewed = time.monotonic()
 
     def stop(self) -> None:
@@ -67,6 +67,7 @@ class Dispatcher:
 
     def run(self) -> None:
         """Delivers until `stop`; while the database is unavailable, waits for it."""
+        log.info("delivering events")
         deadline = float("inf")
         while not self._ending or (self._sending and time.monotonic() < deadline):
             if self._ending:
@@ -101,15 +102,12 @@ class Dispatcher:
         return placed + len(attempts)
 
     def _send(self, begun: _Sending) -> None:
-        failure: Undelivered | None = Undelivered("the thread of the attempt ended")
+        outcome = Outcome(0, 1, Undelivered("the thread of the attempt ended"))
         try:
-            sending.send(begun.attempt)
-            failure = None
-        except Undelivered as error:
-            failure = error
+            outcome = sending.send(begun.attempt)
         finally:
             connection.close()  # of a channel that used one
-            self._ended.put((begun, failure))
+            self._ended.put((begun, outcome))
             self._wake.set()
 
     def _record(self) -> None:
@@ -118,16 +116,23 @@ class Dispatcher:
         for begun in self._sending.values():
             if not begun.hung and time.monotonic() - begun.started > HUNG_SECONDS:
                 begun.hung = True
-                self._unrecorded.append((begun, Undelivered("the channel did not end in time")))
+                hung = Undelivered("the channel did not end in time")
+                self._unrecorded.append((begun, Outcome(0, 1, hung)))
         while self._unrecorded:
-            begun, failure = self._unrecorded[0]
+            begun, outcome = self._unrecorded[0]
             attempt, subscription = begun.attempt, begun.attempt.subscription
             # Else the attempt was given up as hung, and its result comes too late.
             if self._sending.get(subscription.pk) is begun:
-                if not sending.record(self._owner, attempt, failure):
+                if not sending.record(self._owner, attempt, outcome):
                     log.warning("the lease of subscription %s was lost: it gets messages again", subscription)
-                elif failure is not None:
-                    kind, name = attempt.messages[0].kind, attempt.messages[0].id
-                    log.warning("%s (%s) was not delivered to %s: %s", kind, name, subscription, failure)
+                elif outcome.failure is not None:
+                    first = attempt.messages[outcome.delivered]
+                    log.warning(
+                        "%s (%s) was not delivered to %s: %s",
+                        first.kind,
+                        first.id,
+                        subscription,
+                        outcome.failure,
+                    )
                 del self._sending[subscription.pk]
             self._unrecorded.pop(0)

@@ -53,6 +53,12 @@ def place(most: int = MOST) -> int:
     return len(events)
 
 
+def place_all() -> None:
+    """Places what is committed now: a subscription that is made or enabled next does not get it."""
+    while place():
+        pass
+
+
 def _queue(events: list[Event]) -> None:
     subscriptions = list(Subscription.objects.filter(enabled=True).select_related("owner"))
     visible = {each.owner_id: visibility.of(each.owner) for each in subscriptions}

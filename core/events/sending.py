@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import time
 import uuid
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Final
 
 from django.conf import settings
@@ -31,7 +33,11 @@ LONGEST_PAUSE_SECONDS: Final = 3600.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 86_400.0
 """A receiver may ask for a pause of at most this long."""
 JITTER: Final = 0.2
-MOST_IN_A_DIGEST: Final = 200
+MOST_MESSAGES: Final = 100
+"""Messages of one attempt, and of one digest."""
+BURST_SECONDS: Final = 1.0
+"""An attempt begins messages for at most this long after its claim. What it has sent is recorded at its end,
+so the next dispatcher repeats no more of a dead one, and one that was frozen sends no more than one."""
 
 State = Delivery.State
 
@@ -64,11 +70,24 @@ _RENEW: Final = """
 
 @dataclass(frozen=True)
 class Attempt:
-    """The first pending delivery of a subscription, or several for a digest, and their messages."""
+    """Pending deliveries of a claimed subscription in order, and their messages."""
 
     subscription: Subscription
     deliveries: list[Delivery]
     messages: list[Message]
+    claimed: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of an attempt: the first `delivered` messages arrived, the next `failed` ones did not.
+
+    failure : the reason; None: the others were not sent.
+    """
+
+    delivered: int
+    failed: int = 0
+    failure: Undelivered | None = None
 
 
 def claim(owner: uuid.UUID, held: Collection[int], most: int) -> list[Attempt]:
@@ -93,12 +112,14 @@ def claim(owner: uuid.UUID, held: Collection[int], most: int) -> list[Attempt]:
 
 def _attempt(subscription: Subscription) -> Attempt | None:
     """Reads the deliveries after the claim: the previous holder may have delivered what was due before it."""
-    pending = Delivery.objects.filter(subscription=subscription, state=State.PENDING)
-    first = pending.order_by("position").annotate(due=Q(next_at__lte=Now())).first()
-    if first is None or not first.due:
+    rows = Delivery.objects.filter(subscription=subscription, state=State.PENDING).select_related("event")
+    pending = list(rows.annotate(due=Q(next_at__lte=Now())).order_by("position")[:MOST_MESSAGES])
+    if not pending or not pending[0].due:
         return None
-    most = MOST_IN_A_DIGEST if subscription.digest_minutes else 1
-    deliveries = list(pending.order_by("position").select_related("event")[:most])
+    # A digest takes along what follows its first message.
+    deliveries: list[Delivery] = list(
+        pending if subscription.digest_minutes else takewhile(lambda each: each.due, pending)
+    )
     visible = visibility.of(subscription.owner)
     hidden = [each.pk for each in deliveries if not visible.holds(each.event)]
     if hidden:  # the owner has lost the right since the event was placed
@@ -106,27 +127,32 @@ def _attempt(subscription: Subscription) -> Attempt | None:
         deliveries = [each for each in deliveries if each.pk not in hidden]
     if not deliveries:
         return None
-    messages = [channels.message_of(each.event, channels.source()) for each in deliveries]
+    messages = [channels.message_of(each.event, settings.EVENTS_SOURCE) for each in deliveries]
     return Attempt(subscription, deliveries, messages)
 
 
-def send(attempt: Attempt) -> None:
-    """Sends an attempt's messages; needs no database.
+def send(attempt: Attempt) -> Outcome:
+    """Sends an attempt's messages, one by one until `BURST_SECONDS` have passed, or all of a digest at once;
+    needs no database."""
+    subscription, messages = attempt.subscription, attempt.messages
+    size, sent = len(messages) if subscription.digest_minutes else 1, 0
+    while sent < len(messages) and (not sent or time.monotonic() - attempt.claimed < BURST_SECONDS):
+        try:
+            _send(subscription, messages[sent : sent + size])
+        except Undelivered as failure:
+            return Outcome(sent, size, failure)
+        except Exception as error:  # a receiver's answer can raise any error of a library
+            return Outcome(sent, size, Undelivered(f"{type(error).__name__}: {error}"))
+        sent += size
+    return Outcome(sent)
 
-    Raises
-    ------
-    Undelivered : for every error.
-    """
-    channel = channels.TABLE.get(attempt.subscription.channel)
+
+def _send(subscription: Subscription, messages: list[Message]) -> None:
+    channel = channels.TABLE.get(subscription.channel)
     if channel is None:
         names = ", ".join(sorted(channels.TABLE))
-        raise Undelivered(f"no channel is called {attempt.subscription.channel!r}; channels: {names}")
-    try:
-        channel.send(attempt.subscription, attempt.messages)
-    except Undelivered:
-        raise
-    except Exception as error:  # a receiver's answer can raise any error of a library
-        raise Undelivered(f"{type(error).__name__}: {error}") from error
+        raise Undelivered(f"no channel is called {subscription.channel!r}; channels: {names}")
+    channel.send(subscription, messages)
 
 
 def renew(owner: uuid.UUID, held: Collection[int]) -> None:
@@ -139,32 +165,40 @@ def release(owner: uuid.UUID, subscription_id: int) -> None:
     SubscriptionState.objects.filter(pk=subscription_id, owner=owner).update(owner=None, until=None)
 
 
-def record(owner: uuid.UUID, attempt: Attempt, failure: Undelivered | None) -> bool:
-    """Records the result of an attempt and releases the subscription; returns False if another dispatcher
+def record(owner: uuid.UUID, attempt: Attempt, outcome: Outcome) -> bool:
+    """Records the outcome of an attempt and releases the subscription; returns False if another dispatcher
     has claimed it meanwhile, which then sends the same messages again."""
     with transaction.atomic():
         state = SubscriptionState.objects.select_for_update().filter(pk=attempt.subscription.pk, owner=owner)
         if not state:  # evaluates the queryset and so locks the row
             return False
-        rows = Delivery.objects.filter(pk__in=[each.pk for each in attempt.deliveries], state=State.PENDING)
-        if failure is None:
-            rows.update(state=State.DELIVERED, attempts=F("attempts") + 1, error="", finished_at=Now())
-        else:
-            _record_failure(attempt, rows, failure)
-        count = len(attempt.deliveries)
-        counter = "delivered" if failure is None else "failed"
-        state.update(owner=None, until=None, **{counter: F(counter) + count})
+        rest = attempt.deliveries[outcome.delivered :]
+        _pending(attempt.deliveries[: outcome.delivered]).update(
+            state=State.DELIVERED, attempts=F("attempts") + 1, error="", finished_at=Now()
+        )
+        if outcome.failure is not None:
+            _record_failure(attempt.subscription, rest[: outcome.failed], outcome.failure)
+        state.update(
+            owner=None,
+            until=None,
+            delivered=F("delivered") + outcome.delivered,
+            failed=F("failed") + outcome.failed,
+        )
     return True
 
 
-def _record_failure(attempt: Attempt, rows: QuerySet[Delivery], failure: Undelivered) -> None:
-    attempts = attempt.deliveries[0].attempts + 1
-    wait = dt.timedelta(seconds=pause(attempts, failure.retry_after))
+def _pending(deliveries: list[Delivery]) -> QuerySet[Delivery]:
+    return Delivery.objects.filter(pk__in=[each.pk for each in deliveries], state=State.PENDING)
+
+
+def _record_failure(subscription: Subscription, failed: list[Delivery], failure: Undelivered) -> None:
+    wait = dt.timedelta(seconds=pause(failed[0].attempts + 1, failure.retry_after))
     error = failure.reason[:2000].replace("\0", "")
+    rows = _pending(failed)
     rows.update(attempts=F("attempts") + 1, next_at=Now() + wait, error=error)
     rows.filter(attempts__gte=settings.EVENTS_ATTEMPTS).update(state=State.DEAD, finished_at=Now())
     if failure.gone:
-        Subscription.objects.filter(pk=attempt.subscription.pk).update(
+        Subscription.objects.filter(pk=subscription.pk).update(
             enabled=False, disabled_reason=failure.reason[:300], disabled_at=Now()
         )
 

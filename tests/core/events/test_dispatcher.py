@@ -286,10 +286,12 @@ def test_a_dead_dispatchers_subscription_is_taken_over_when_its_lease_ends(recei
     expire_leases()
     deliver()
     assert received.subjects("a") == ["1", "2"]
-    assert [message.id for message in left.messages] == [received.messages[0].id]
+    assert [message.id for message in left.messages] == [message.id for message in received.messages]
 
 
-def test_a_frozen_dispatcher_repeats_its_message_and_changes_nothing_else(received: Recorder) -> None:
+def test_a_frozen_dispatcher_repeats_its_message_and_changes_nothing_else(
+    received: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subscribe("a")
     write("1", "2")
     placing.place()
@@ -297,8 +299,9 @@ def test_a_frozen_dispatcher_repeats_its_message_and_changes_nothing_else(receiv
     (attempt,) = sending.claim(frozen, [], 10)
     expire_leases()
     deliver()  # another one sends both
+    monkeypatch.setattr(sending, "BURST_SECONDS", 0)  # the time has passed
     sending.send(attempt)
-    assert sending.record(frozen, attempt, Undelivered("too late")) is False
+    assert sending.record(frozen, attempt, sending.Outcome(1)) is False
     assert received.subjects("a") == ["1", "2", "1"]
     assert received.messages[2].id == received.messages[0].id
     assert states("a") == [("1", "delivered", 1), ("2", "delivered", 1)]
@@ -312,10 +315,13 @@ def test_a_form_that_saves_a_subscription_does_not_touch_its_lease(received: Rec
     (attempt,) = sending.claim(owner, [], 10)
     made.name = "renamed"
     made.save()
-    assert sending.record(owner, attempt, None) is True
+    assert sending.record(owner, attempt, sending.send(attempt)) is True
 
 
-def test_stopping_ends_the_attempts_under_way_and_begins_none(received: Recorder) -> None:
+def test_stopping_ends_the_attempts_under_way_and_begins_none(
+    received: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "BURST_SECONDS", 0.1)
     subscribe("a")
     sent = threading.Event()
 
