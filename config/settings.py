@@ -258,8 +258,7 @@ SPECTACULAR_SETTINGS = {
 # Networks without public addresses to which events may be sent, such as 10.0.0.0/8; over HTTP too.
 EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
 # Begins links in messages, such as https://vigia.example.com; "": no links.
-_DOMAIN = env.text("VIGIA_DOMAIN", "")
-PUBLIC_URL = env.text("PUBLIC_URL", f"https://{_DOMAIN}" if _DOMAIN else "").rstrip("/")
+PUBLIC_URL = env.text("PUBLIC_URL", "").rstrip("/")
 EVENTS_SOURCE = env.text("EVENTS_SOURCE", PUBLIC_URL or "vigia")  # name of this installation in messages
 EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
 EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
