@@ -101,6 +101,22 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "cancel_replay": "Cancel a replay",
         },
     ),
+    "Events": (
+        "Events, and the subscriptions that send them to webhooks, e-mail and Slack.",
+        {
+            "list_events": "List the events",
+            "list_subscriptions": "List the subscriptions",
+            "create_subscription": "Subscribe to events",
+            "get_subscription": "Show one subscription",
+            "change_subscription": "Change a subscription",
+            "delete_subscription": "Delete a subscription",
+            "test_subscription": "Send a test message",
+            "rotate_subscription_secret": "Give a webhook a new secret",
+            "list_deliveries": "List the deliveries of a subscription",
+            "replay_subscription": "Deliver dead letters or a span of events again",
+            "replay_delivery": "Deliver one event again",
+        },
+    ),
     "Recommend": (
         "Recommended movies for a movie, a text or a user, with reasons.",
         {
