@@ -170,9 +170,8 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
 
 
 def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
-    readers = dict.fromkeys(OURS, "vigia") | {
-        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup")
-    }
+    own = ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup", "events")
+    readers = dict.fromkeys(OURS, "vigia") | {name: name for name in own}
     for name in set(SERVICES) - {"secrets"}:
         found = [mount for mount in mounts(name).values() if mount["source"] == "secrets"]
         if name not in readers:
@@ -304,6 +303,7 @@ def test_every_variable_reaches_the_processes_that_read_it() -> None:
     """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
     own = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own |= {"EMAIL_HOST_PASSWORD"}  # of the process that sends
     own |= passed_to("backup") - passed_to("web")
     for name in OURS:
         assert sorted(of_settings - own - passed_to(name)) == [], name
