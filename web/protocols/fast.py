@@ -1,4 +1,4 @@
-"""What the fast path needs of a standard protocol. No Django here."""
+"""The interface between the fast path and a standard protocol. No Django here."""
 
 from __future__ import annotations
 
