@@ -9,12 +9,12 @@ SHOWN_FAULTS: Final = 10
 """Faults that the sentence of a protocol without details names."""
 
 
-def shaped(path: str, described: Mapping[str, Any]) -> dict[str, Any]:
+def shaped(path: str, described: Mapping[str, Any], status: int) -> dict[str, Any]:
     """Returns the body of an error response.
 
     Parameters
     ----------
-    described : code, message, request_id and details; see `web.errors.describe`.
+    described : code, message, request_id and details; see `web.errors.describe`. status : HTTP status.
     """
     if path == "/v2" or path.startswith("/v2/"):
         return {"error": sentence(described)}

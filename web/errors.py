@@ -76,7 +76,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         return None  # an unknown error: Django logs it with its trace and calls `server_error`
     count(body)
     body["request_id"] = request_id(request)
-    return Response(shaped(getattr(request, "path", ""), body), status=status, headers=headers)
+    shape = shaped(getattr(request, "path", ""), body, status)
+    return Response(shape, status=status, headers=headers)
 
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:
@@ -187,7 +188,7 @@ def answer(
             return HttpResponse(text, status=status, headers=headers)
         except Exception:  # an error page that fails must not hide the error behind the server's own page
             log.exception("the error page could not be rendered")
-    return JsonResponse(shaped(request.path, body), status=status, headers=headers)
+    return JsonResponse(shaped(request.path, body, status), status=status, headers=headers)
 
 
 def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
