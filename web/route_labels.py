@@ -14,6 +14,8 @@ from core.metrics import counters
 ACTIVE: Final = "/api/v1/models/{model}/predictions/"
 VERSION: Final = "/api/v1/models/{model}/versions/{number}/predictions/"
 RECOMMENDATIONS: Final = "/api/v1/recommendations/"
+V2_ACTIVE: Final = "/v2/models/{model}/infer"
+V2_VERSION: Final = "/v2/models/{model}/versions/{number}/infer"
 UNKNOWN: Final = "unknown"
 """The label of addresses without a route and of unreadable requests."""
 STATIC: Final = "static"
