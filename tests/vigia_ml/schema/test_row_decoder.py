@@ -116,7 +116,7 @@ LITERALS = st.one_of(
             '"\\ud83d\\ude00"', '"n\\u0303"', '[]', '{"a": 1}', "[1]", "9" * 400, "1" * 330,
             '"2026-11-30"', '"1899-12-31"', '"2026-02-29"', '"30/11/2026"', '"2026-11-30T00:00:00.000Z"',
             '"2026-11-30 05:18:09.123456789+01"', '"2026-11-30t05\\u003a18z"', '"2026-11-30T05\\u003A18:00"',
-            '"2026-11-30T24:00:00"', '"0000-00-00"', '"NEVER"', '" 2026-11-30 "', "1764480000", '"45991"',
+            '"2026-11-30T24:00:00"', '"0000-00-00"', '"NEVER"', '" 2026-11-30 "', "1764480000", '"45991"', '"NaT"',
         ]
     ),
     st.text(max_size=14).map(lambda text: json.dumps(text, ensure_ascii=False)),
@@ -337,6 +337,74 @@ def test_padded_names_and_words_do_not_fill_the_memory() -> None:
     assert max(len(str(kept)) for reader in compiled._readers if reader is not None for kept in reader) < 300
     assert not compiled._seen_once
     assert len(compiled._spellings) == 1
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
+    """Draws names and rows of JSON texts: a valid table with some changes."""
+    names = draw(st.permutations(list(VALID)))
+    names = names[: len(names) - draw(st.integers(0, 2))]
+    names += draw(st.lists(st.sampled_from(["_key", "Ref", "price", "Colour", "index", "salary"]), max_size=2))
+    rows = []
+    for _ in range(draw(st.integers(1, 10))):
+        row = [json.dumps(VALID.get(name, 1)) for name in names]
+        for at in draw(st.lists(st.integers(0, len(row) - 1), max_size=2)):
+            row[at] = draw(LITERALS)
+        rows.append(row + draw(st.sampled_from([[], [], [], [], ["1"]])))
+    return names, rows
+
+
+@given(tables())
+def test_a_learned_table_accepts_no_more_than_the_serializer(table: tuple[list[str], list[list[str]]]) -> None:
+    names, rows = table
+    objects = [
+        "{" + ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in zip(names, row, strict=False)) + "}"
+        for row in rows
+    ]
+    valid = [instances[0] for each in objects if (instances := slowly(SMALL, _utf8(each))) is not None]
+    if not valid:
+        return  # only the names of a valid table are learned
+    compiled = CompiledSchema(SMALL)
+    compiled.learn_table(names)
+    assert not compiled._tables, "the first use compiles no decoder"
+    compiled.learn_table(names)
+    text = _utf8("[" + ", ".join(f"[{', '.join(row)}]" for row in rows) + "]")
+    read = compiled.decode_table(names, text, MANY)
+    if read is not None:
+        assert all(len(row) == len(names) for row in rows)
+        assert len(valid) == len(rows)
+        assert read.keys == [instance.key for instance in valid]
+        for row, instance in zip(read.values, valid, strict=True):
+            assert all(map(same, row, instance.values.values())), (row, instance.values)
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def test_a_table_in_any_order_is_read_and_its_absent_columns_are_null() -> None:
+    compiled = CompiledSchema(SMALL)
+    names = [name for name in reversed(VALID) if name != "at"] + ["ref", "price"]
+    for _ in range(2):
+        compiled.learn_table(names)
+    row = [VALID.get(name, 7) for name in names]
+    rows = compiled.decode_table(names, json.dumps([row] * 20).encode(), 20)
+    assert rows is not None
+    assert rows.values == [tuple((VALID | {"at": None}).values())] * 20
+    assert rows.keys == ["7"] * 20
+    for body in (json.dumps([row] * 21), json.dumps([row[:-1]]), json.dumps([[*row, 1]]), "[]", "{}", "[[]"):
+        assert compiled.decode_table(names, body.encode(), 20) is None
+    assert compiled.decode_table(names[::-1], json.dumps([row[::-1]]).encode(), 20) is None
+
+
+def test_few_tables_are_kept_and_none_with_two_keys_or_long_names() -> None:
+    compiled = CompiledSchema(SMALL)
+    for number in range(3 * SPELLINGS_KEPT):
+        for names in ([*VALID, *["price"] * number], [*VALID, "ref", "_key"], [*VALID, "x" * 300]):
+            compiled.learn_table(names)
+            compiled.learn_table(names)
+    assert len(compiled._tables) == SPELLINGS_KEPT
+    assert len(compiled._seen_once) <= 4 * SPELLINGS_KEPT
 
 
 def test_the_decoder_declines_a_row_with_two_keys() -> None:
