@@ -1,0 +1,43 @@
+"""The shape of an error's body, by the address of the request: each standard protocol has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+SHOWN_FAULTS: Final = 10
+"""Faults that the sentence of a protocol without details names."""
+
+
+def shaped(path: str, described: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the body of an error response.
+
+    Parameters
+    ----------
+    described : code, message, request_id and details; see `web.errors.describe`.
+    """
+    if path == "/v2" or path.startswith("/v2/"):
+        return {"error": sentence(described)}
+    return {"error": dict(described)}
+
+
+def sentence(described: Mapping[str, Any]) -> str:
+    """Returns an error as text, with the row, the column and the accepted values of the first faults."""
+    details = [each for each in described.get("details", ()) if "message" in each]
+    parts = [_fault(each) for each in details[:SHOWN_FAULTS]]
+    if len(details) > SHOWN_FAULTS:
+        parts.append(f"{len(details) - SHOWN_FAULTS} more")
+    message = str(described["message"])
+    if not parts or [each["message"] for each in details] == [message]:
+        return message
+    return f"{message}: {'; '.join(parts)}"
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    place = [f"row {fault['row']}"] if "row" in fault else []
+    place += [f"line {fault['line']}"] if "line" in fault else []
+    place += [f"column {fault['field']}"] if "field" in fault else []
+    said = [str(fault["message"])]
+    said += [f"sent: {fault['value']!r}"] if "value" in fault else []
+    said += [f"accepted: {', '.join(map(str, fault['allowed']))}"] if fault.get("allowed") else []
+    return ": ".join([part for part in (", ".join(place), ", ".join(said)) if part])
