@@ -30,7 +30,7 @@ from core.metrics import counters
 from predictions.errors import LogUnavailable
 from vigia_ml.errors import Malformed, VigiaError
 from vigia_ml.schema import InvalidRows
-from web.error_shapes import shaped
+from web.error_shapes import MLFLOW, shaped
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         return None  # an unknown error: Django logs it with its trace and calls `server_error`
     count(body)
     body["request_id"] = request_id(request)
-    return Response(shaped(getattr(request, "path", ""), body), status=status, headers=headers)
+    return Response(shaped(getattr(request, "path", ""), body, status), status=status, headers=headers)
 
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:
@@ -187,7 +187,7 @@ def answer(
             return HttpResponse(text, status=status, headers=headers)
         except Exception:  # an error page that fails must not hide the error behind the server's own page
             log.exception("the error page could not be rendered")
-    return JsonResponse(shaped(request.path, body), status=status, headers=headers)
+    return JsonResponse(shaped(request.path, body, status), status=status, headers=headers)
 
 
 def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -198,7 +198,10 @@ def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def is_for_a_browser(request: HttpRequest) -> bool:
     """Returns whether the client accepts HTML on a path that serves HTML."""
-    machine = ("/api/", "/predict", "/predecir", "/recommend", "/healthz", "/metrics", "/ping", "/v2")
+    machine = (
+        "/api/", "/predict", "/predecir", "/recommend", "/health", "/metrics", "/ping", "/version", "/v2",
+        *MLFLOW,
+    )  # fmt: skip
     return "text/html" in request.headers.get("Accept", "") and not request.path.startswith(machine)
 
 

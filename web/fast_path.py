@@ -243,7 +243,7 @@ def _refusal(
 ) -> Reply:
     errors.count(described)
     route_labels.count(route, "POST" if route != route_labels.UNKNOWN else "", status)
-    body = pipeline.encode(shaped(path, described | {"request_id": request_id}))
+    body = pipeline.encode(shaped(path, described | {"request_id": request_id}, status))
     return Reply(status, headers, body, request_id)
 
 

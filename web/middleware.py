@@ -91,7 +91,7 @@ class RefuseUnreadableBodies:
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
         body = {"code": code, "message": message, "request_id": errors.request_id(request)}
         errors.count(body)
-        return JsonResponse(shaped(request.path, body), status=status)
+        return JsonResponse(shaped(request.path, body, status), status=status)
 
 
 class AppendSlashToPages(CommonMiddleware):

@@ -229,7 +229,9 @@ class CompiledSchema:
 
     def _is_long(self, names: Collection[str]) -> bool:
         """Returns whether names are too many or too long to be kept."""
-        return len(names) > 4 * len(self.schema.columns) + 4 or any(len(name) > LONGEST_KEPT for name in names)
+        return len(names) > 4 * len(self.schema.columns) + 4 or any(
+            len(name) > LONGEST_KEPT for name in names
+        )
 
     def _is_first_use(self, names: Hashable) -> bool:
         """Returns whether these names are new, and remembers them. The caller holds the lock."""
@@ -342,7 +344,8 @@ class _Table:
     def decode(self, body: bytes) -> tuple[list[tuple[Any, ...]], list[str | None]]:
         """Returns (the columns' values in the schema's order, the client keys)."""
         rows: list[tuple[Any, ...]] = self._decode(body)
-        keys = [None] * len(rows) if self._key is None else [_key(row[self._key]) for row in rows]
+        at = self._key
+        keys = [None if at is None else _key(row[at]) for row in rows]
         if self._order is None:
             return rows, keys
         return [tuple([(*row, None)[at] for at in self._order]) for row in rows], keys

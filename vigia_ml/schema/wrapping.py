@@ -160,7 +160,8 @@ def column_rows(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequen
             for name, values in data.items()
         ]
         raise _error(
-            f"the columns have different lengths ({first_of(lengths, 5)}): every column must hold one value per row"
+            f"the columns have different lengths ({first_of(lengths, 5)}): every column must hold one value "
+            "per row"
         )
     if not columns[0]:
         raise InvalidRows.single(None, "empty_array", "the columns are empty; send at least one row")

@@ -59,10 +59,10 @@ class Scoring:
 
 
 def shape(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a native answer in MLflow's shape: the predictions alone, as the model's ``predict`` gives them.
+    """Returns a native answer in MLflow's shape: the predictions alone, as a model's ``predict`` gives them.
 
-    MLflow's clients leave the other fields unread. They hold the native answer's other parts, each as an array
-    with one element per row.
+    MLflow's clients leave the other fields unread. They hold the native answer's other parts, each as an
+    array with one element per row.
     """
     rows = answer["predictions"]
     shaped = {"predictions": [row["prediction"] for row in rows]}
@@ -153,8 +153,7 @@ def read_json(served: Served, body: bytes) -> Rows:
     data = decode_json(body)
     given = [name for name in FORMATS if isinstance(data, dict) and name in data]
     if len(given) != 1:
-        found = f"the body has {' and '.join(given)}; " if given else ""
-        raise Malformed(f"{found}{SEND}", code="wrapped_rows")
+        raise _unread(f"the body has {' and '.join(given)}; {SEND}" if given else SEND)
     check_names(data)
     [name] = given
     if name == "dataframe_split":
@@ -164,10 +163,9 @@ def read_json(served: Served, body: bytes) -> Rows:
 
 def _read_split(served: Served, split: object) -> Rows:
     if not isinstance(split, dict) or not {"columns", "data"} <= set(split) <= {"columns", "data", "index"}:
-        raise Malformed(
-            '"dataframe_split" must be an object with columns (the names) and data (the rows), and optionally '
-            'index; df.to_dict(orient="split") writes it',
-            code="wrapped_rows",
+        raise _unread(
+            '"dataframe_split" must be an object with columns (the names), data (the rows) and, if you like, '
+            'index; df.to_dict(orient="split") writes it'
         )
     rows = reading.read_rows(served, split_rows(split, reading.check_count))
     served.compiled.learn_table(split["columns"])
@@ -180,16 +178,15 @@ def _read_wrapped(served: Served, name: str, wrapped: object) -> Rows:
     if not isinstance(wrapped, list):
         accepted = "an array of objects"
         accepted += "" if name == "dataframe_records" else ", an array of rows, or an object of columns"
-        raise Malformed(f'"{name}" must be {accepted}', code="wrapped_rows")
+        raise _unread(f'"{name}" must be {accepted}')
     if not wrapped:
         raise InvalidRows.single(None, "empty_array", f'"{name}" is empty; send at least one row')
     reading.check_count(len(wrapped))
     first = wrapped[0]
     if isinstance(first, dict) and set(first) >= _TENSOR and not served.schema.declares("datatype"):
-        raise Malformed(
-            f'"{name}" holds tensors of the Open Inference Protocol, which /v2/models/{served.model_name}/infer '
-            f"reads; {SEND}",
-            code="wrapped_rows",
+        raise _unread(
+            f'"{name}" holds tensors of the Open Inference Protocol; send them to '
+            f"/v2/models/{served.model_name}/infer"
         )
     if isinstance(first, dict) or name == "dataframe_records":
         rows = reading.read_rows(served, wrapped)
@@ -204,19 +201,22 @@ def _read_positions(served: Served, name: str, values: Sequence[object]) -> Rows
     if len(names) == 1 and not any(isinstance(value, list) for value in values):
         values = [[value] for value in values]  # of one column, as MLflow's server reads it
     elif not isinstance(values[0], list):
-        raise Malformed(
-            f'"{name}" is a list of single values, which may be one row or one column; send one array per row, '
-            "or objects with the names of the columns",
-            code="wrapped_rows",
+        raise _unread(
+            f'"{name}" is a list of single values, which may be one row or one column; send one array per '
+            "row, or objects with the names of the columns"
         )
     expected = (
-        f"a row without names must hold the {len(names)} features in the schema's order "
-        f"({first_of([clip(each) for each in names], LISTED_NAMES)}), without {_left_out(served.schema)}; with other "
-        'columns, send "dataframe_split", which names them'
+        f"without names, a row must hold the {len(names)} features in the schema's order "
+        f"({first_of([clip(each) for each in names], LISTED_NAMES)}), without {_left_out(served.schema)}; "
+        'with other columns, send "dataframe_split", which names them'
     )
     rows = reading.read_rows(served, named_rows(names, values, f'"{name}"', expected))
     served.compiled.learn_table(names)
     return rows
+
+
+def _unread(message: str) -> Malformed:
+    return Malformed(message, code="wrapped_rows")
 
 
 def _left_out(schema: DatasetSchema) -> str:

@@ -116,7 +116,8 @@ LITERALS = st.one_of(
             '"\\ud83d\\ude00"', '"n\\u0303"', '[]', '{"a": 1}', "[1]", "9" * 400, "1" * 330,
             '"2026-11-30"', '"1899-12-31"', '"2026-02-29"', '"30/11/2026"', '"2026-11-30T00:00:00.000Z"',
             '"2026-11-30 05:18:09.123456789+01"', '"2026-11-30t05\\u003a18z"', '"2026-11-30T05\\u003A18:00"',
-            '"2026-11-30T24:00:00"', '"0000-00-00"', '"NEVER"', '" 2026-11-30 "', "1764480000", '"45991"', '"NaT"',
+            '"2026-11-30T24:00:00"', '"0000-00-00"', '"NEVER"', '" 2026-11-30 "', "1764480000", '"45991"',
+            '"NaT"',
         ]
     ),
     st.text(max_size=14).map(lambda text: json.dumps(text, ensure_ascii=False)),
@@ -344,7 +345,9 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
     """Draws names and rows of JSON texts: a valid table with some changes."""
     names = draw(st.permutations(list(VALID)))
     names = names[: len(names) - draw(st.integers(0, 2))]
-    names += draw(st.lists(st.sampled_from(["_key", "Ref", "price", "Colour", "index", "salary"]), max_size=2))
+    names += draw(
+        st.lists(st.sampled_from(["_key", "Ref", "price", "Colour", "index", "salary"]), max_size=2)
+    )
     rows = []
     for _ in range(draw(st.integers(1, 10))):
         row = [json.dumps(VALID.get(name, 1)) for name in names]
@@ -355,7 +358,9 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
 
 
 @given(tables())
-def test_a_learned_table_accepts_no_more_than_the_serializer(table: tuple[list[str], list[list[str]]]) -> None:
+def test_a_learned_table_accepts_no_more_than_the_serializer(
+    table: tuple[list[str], list[list[str]]],
+) -> None:
     names, rows = table
     objects = [
         "{" + ", ".join(f"{json.dumps(name)}: {cell}" for name, cell in zip(names, row, strict=False)) + "}"
