@@ -76,7 +76,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         return None  # an unknown error: Django logs it with its trace and calls `server_error`
     count(body)
     body["request_id"] = request_id(request)
-    return Response(shaped(getattr(request, "path", ""), body, status), status=status, headers=headers)
+    shape = shaped(getattr(request, "path", ""), body, status)
+    return Response(shape, status=status, headers=headers)
 
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:

@@ -376,7 +376,7 @@ class FastPath:
         if route.protocol is None:
             rows = _read(served, body, csv=admission.reads_csv)
         else:
-            read = route.protocol.read(served, body, head)
+            read = route.protocol.read(served, version, body, head)
             rows, context = (None, None) if read is None else read
         if rows is None or (route.shape is not None and body.lstrip()[:1] != b"{"):
             return None

@@ -1,4 +1,4 @@
-"""What the fast path needs of a standard protocol. No Django here."""
+"""The interface between the fast path and a standard protocol. No Django here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from predictions.inference.pipeline import Prepared
     from training.serving.engine_cache import Served
+    from training.serving.routing import RoutedVersion
     from vigia_ml.schema.row_decoder import Rows
     from web.fast_path import RequestHead
 
@@ -20,7 +21,9 @@ class FastProtocol(Protocol):
         """Returns whether `read` may know a body under this head. The result is remembered for requests with
         the same path, content type and Accept."""
 
-    def read(self, served: Served, body: bytes, head: RequestHead) -> tuple[Rows, Any] | None:
+    def read(
+        self, served: Served, version: RoutedVersion, body: bytes, head: RequestHead
+    ) -> tuple[Rows, Any] | None:
         """Returns the rows, all valid, and what `write` needs; None to decline: Django answers in detail."""
 
     def write(self, prepared: Prepared, context: Any) -> tuple[bytes, Lines]:

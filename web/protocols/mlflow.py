@@ -28,6 +28,7 @@ from vigia_ml.schema.wrapping import check_names, column_rows, named_rows, split
 from web.protocols.fast import Lines
 
 if TYPE_CHECKING:
+    from training.serving.routing import RoutedVersion
     from web.fast_path import RequestHead
 
 FORMATS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -46,7 +47,9 @@ class Scoring:
     def admits(self, head: RequestHead) -> bool:
         return head.content_type.lower() in JSON_TYPES | CSV_TYPES
 
-    def read(self, served: Served, body: bytes, head: RequestHead) -> tuple[Rows, Any] | None:
+    def read(
+        self, served: Served, version: RoutedVersion, body: bytes, head: RequestHead
+    ) -> tuple[Rows, Any] | None:
         try:
             is_csv = head.content_type.lower() in CSV_TYPES
             rows = reading.read_csv(served, io.BytesIO(body), Told()) if is_csv else quick(served, body)
