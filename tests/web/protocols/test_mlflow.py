@@ -23,7 +23,9 @@ from tests import fast_path
 from tests.conftest import Post, keyed
 from tests.grapes import grapes  # noqa: F401 (fixture)
 from tests.predictions.inference.test_dates import orders  # noqa: F401 (fixture)
+from tests.trained import train_sample
 from tests.training.conftest import Declare, declare, shelf  # noqa: F401 (fixtures)
+from tests.web.metrics.test_metrics import scraped, scraper  # noqa: F401 (fixture)
 from training.access import client_keys
 from training.models import ModelVersion
 from training.runs import requests as run_requests
@@ -75,7 +77,6 @@ def forms(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 "data": [[row[name] for name in shuffled] for row in rows],
             }
         },
-        "split of to_dict": {"dataframe_split": pd.DataFrame(rows, dtype=object).to_dict(orient="split")},
         "instances by row": {"instances": rows},
         "instances by position": {"instances": values},
         "inputs by row": {"inputs": rows},
@@ -191,9 +192,9 @@ def test_dates_are_read_as_pandas_writes_them(orders: ModelVersion, post: Post, 
     authorization = str(api._credentials["HTTP_AUTHORIZATION"])
     assert fast_path.ask(FastPath(), address, {"dataframe_split": cells}, authorization) is not None
     assert logged()[-3:] == expected
-    # Milliseconds since 1970, which pandas would read as nanoseconds.
-    numbers = json.loads(frame.to_json(orient="records", date_format="epoch"))
-    message = assert_refused(post(address, {"dataframe_records": numbers}), 400, INVALID)
+    for row in iso:  # milliseconds, as older releases of pandas write them
+        row["seen_at"] = 1_582_979_400_000
+    message = assert_refused(post(address, {"dataframe_records": iso}), 400, INVALID)
     assert 'date_format="iso"' in message
 
 
@@ -474,26 +475,33 @@ def test_a_repeated_idempotency_key_gives_the_stored_answer_in_the_same_shape(
 
 
 def test_answers_and_refusals_are_counted_with_their_route(
-    churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
+    churn: ModelVersion,
+    post: Post,
+    api: APIClient,
+    customer: dict[str, Any],
+    scraper: APIClient,  # noqa: F811
 ) -> None:
-    def counted() -> dict[str, float]:
-        names = {
-            "answered": ("vigia_requests_total", {"route": "/models/{model}/invocations", "status": "200"}),
-            "refused": ("vigia_requests_total", {"route": "/models/{model}/invocations", "status": "400"}),
-            "rows": ("vigia_predictions_total", {"model": "churn"}),
-            "faults": ("vigia_validation_errors_total", {"code": "not_an_integer"}),
-        }
-        return {name: total(metric, **labels) for name, (metric, labels) in names.items()}
-
-    before = counted()
+    before = scraped(scraper)
     assert post(CHURN, {"dataframe_records": [customer] * 3}).status_code == 200
     authorization = str(api._credentials["HTTP_AUTHORIZATION"])
-    assert fast_path.ask(FastPath(), CHURN, {"inputs": [customer]}, authorization) is not None
-    assert post(CHURN, {"inputs": [customer | {"tenure": "x"}]}).status_code == 400
-    after = counted()
-    assert {name: after[name] - before[name] for name in after} == {
-        "answered": 2, "refused": 1, "rows": 4, "faults": 1,
-    }  # fmt: skip
+    assert fast_path.ask(FastPath(), CHURN, {"dataframe_records": [customer]}, authorization) is not None
+    assert_refused(post(CHURN, {"inputs": [customer | {"tenure": "x"}]}), 400, INVALID)
+    after = scraped(scraper)
+
+    def increase(name: str, **labels: str) -> float:
+        return sum(
+            number - before.get((metric, every), 0)
+            for (metric, every), number in after.items()
+            if metric == name and labels.items() <= dict(every).items()
+        )
+
+    route = "/models/{model}/invocations"
+    assert increase("vigia_requests_total", route=route, method="POST", status="200") == 2
+    assert increase("vigia_requests_total", route=route, method="POST", status="400") == 1
+    assert increase("vigia_predictions_total", model="churn", version="1") == 4
+    assert increase("vigia_prediction_seconds_count", model="churn") == 2
+    assert increase("vigia_refusals_total", code="invalid_input") == 1
+    assert increase("vigia_validation_errors_total", code="not_an_integer") == 1
 
 
 def test_a_retrain_between_two_requests_answers_with_the_new_version(
@@ -568,27 +576,25 @@ CELLS = st.one_of(
     st.sampled_from(["yes", "no", "one_year", "NaT", [], {}, [1], {"a": 1}]),
 )  # fmt: skip
 JSON = st.recursive(
-    CELLS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    CELLS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @st.composite
 def bodies(draw: st.DrawFn, customer: dict[str, Any]) -> bytes:
     """Draws a valid body with some changes, as JSON text."""
-    rows = [dict(customer) for _ in range(draw(st.integers(1, 10)))]
-    for row in rows:
-        if draw(st.integers(0, 3)) == 0:
-            row[draw(st.sampled_from([*customer, "_key", "churn", "customerid", "Tenure", "x"]))] = draw(CELLS)
-    usual = rows if draw(st.booleans()) else [dict(zip(rows[0], row.values(), strict=False)) for row in rows]
-    chosen = draw(st.sampled_from(list(forms(usual))[:10]))
-    try:
-        body = forms(usual)[chosen]
-    except KeyError:
-        body = {"dataframe_records": usual}
+    added = draw(st.sampled_from([[], [], ["_key"], ["customerid", "churn"], ["x"]]))
+    rows = [customer | dict.fromkeys(added, "7") for _ in range(draw(st.integers(1, 10)))]
+    for at in draw(st.lists(st.integers(0, len(rows) - 1), max_size=2)):
+        rows[at] = rows[at] | {draw(st.sampled_from(list(rows[at]))): draw(CELLS)}
+    body: Any = forms(rows)[draw(st.sampled_from(list(forms([{}]))))]
     at: Any = body
     for _ in range(draw(st.integers(0, 4))):  # walks down and changes something there
-        inner = [each for each in (at.values() if isinstance(at, dict) else at) if isinstance(each, (dict, list))]
+        inner = [
+            each for each in (at.values() if isinstance(at, dict) else at) if isinstance(each, (dict, list))
+        ]
         if not inner:
             break
         at = draw(st.sampled_from(inner))
@@ -606,7 +612,9 @@ def bodies(draw: st.DrawFn, customer: dict[str, Any]) -> bytes:
     text = json.dumps(body, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
     if draw(st.integers(0, 9)) == 0 and text:
         cut = draw(st.integers(0, len(text) - 1))
-        text = text[:cut] + draw(st.sampled_from([b"", b",", b'"', b":", b"\xff", b"{", b"]"])) + text[cut + 1 :]
+        text = (
+            text[:cut] + draw(st.sampled_from([b"", b",", b'"', b":", b"\xff", b"{", b"]"])) + text[cut + 1 :]
+        )
     return text
 
 
@@ -619,7 +627,7 @@ def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
             mlflow.read_json(served, json.dumps(body).encode())
     accepted = 0
 
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(bodies(customer))
     @example(b'{"params": {"a": 1, "a": 2}, "inputs": [{}]}')
     def agree(body: bytes) -> None:
@@ -634,11 +642,13 @@ def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
         accepted += 1
         if known is not None:
             assert known.values == read.values
-            assert [list(map(type, row)) for row in known.values] == [list(map(type, row)) for row in read.values]
+            assert [list(map(type, row)) for row in known.values] == [
+                list(map(type, row)) for row in read.values
+            ]
             assert known.keys == read.keys
 
     agree()
-    assert accepted > 100
+    assert accepted > 50
 
 
 def test_no_body_gives_a_500_and_every_answer_is_logged_as_sent(
@@ -648,7 +658,7 @@ def test_no_body_gives_a_500_and_every_answer_is_logged_as_sent(
     path = FastPath()
     schema = churn.dataset_schema
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(bodies(customer))
     def ask(body: bytes) -> None:
         before = Prediction.objects.count()
@@ -663,7 +673,9 @@ def test_no_body_gives_a_500_and_every_answer_is_logged_as_sent(
         sent = [schema.read(row) for row in as_rows(json.loads(body), schema.names)]
         for answer in answers:
             assert len(answer["predictions"]) == len(answer["ids"]) == len(sent)
-            for identifier, prediction, instance in zip(answer["ids"], answer["predictions"], sent, strict=True):
+            for identifier, prediction, instance in zip(
+                answer["ids"], answer["predictions"], sent, strict=True
+            ):
                 row = Prediction.objects.get(pk=identifier)
                 assert isinstance(instance, Instance)
                 assert (row.inputs, row.key) == (instance.values, instance.key)
