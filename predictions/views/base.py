@@ -26,6 +26,7 @@ from training.parsers import CsvBody, JsonBody
 from training.registry import lookup
 from training.serving import routing
 from training.serving.engine_cache import Served, served_to
+from training.serving.routing import RoutedVersion
 from training.views.base import bad_parameter, csv_dialect, int_param
 from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 from vigia_ml.schema import Fault, InvalidRows
@@ -37,11 +38,17 @@ CHANGES_SURVIVED = 3  # after so many stale attempts a request holds further cha
 
 
 class GenerationCheckedView(IdempotentView):
-    """A view whose answers the fence guards: it reads the generation before it checks the key."""
+    """A view whose answers the fence guards: it reads the generation before it checks the key.
+
+    Attributes
+    ----------
+    routed : the version that answers; set before `read_rows`.
+    """
 
     generation = 0
     stores_own_answers = True
     model: RegisteredModel
+    routed: RoutedVersion
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self._read_generation(request)
@@ -107,6 +114,7 @@ class GenerationCheckedView(IdempotentView):
         self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
     ) -> Answer:
         ready, version = served_to(model, number, caller.client_id, self.generation)
+        self.routed = version
         rows = self.read_rows(request, ready, data)
 
         def committed(prepared: Prepared) -> None:

@@ -13,7 +13,7 @@ names (the second request with a spelling compiles it), and texts that are valid
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -100,6 +100,7 @@ class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
     ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers.
+    places : name of a column -> its position.
     open : (position, column) of each category that accepts any level but whose training levels are known.
     read_for_warnings : those, and the columns of dates.
     """
@@ -110,12 +111,17 @@ class CompiledSchema:
 
         self.schema = schema
         self.coder = Coder(schema)
+        self.places = {name: at for at, name in enumerate(schema.names)}
         self._codes = {at: dict(table) for at, table in self.coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
         canonical = _spelling_of(schema, frozenset(schema.names))
         self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
-        self._tables: dict[tuple[str, ...], _Table] = {}
-        self._seen_once: set[Hashable] = set()
+        self._seen_once: set[frozenset[str]] = set()
+        fields: Any = [
+            (f"f{at}", decoded_type(column) | None if column.nullable else decoded_type(column))
+            for at, column in enumerate(schema.columns)
+        ]
+        self._in_order = msgspec.defstruct("Row", fields, array_like=True, gc=False)
         self._lock = threading.Lock()
         self.encode_lines = msgspec.json.Encoder().encode_lines
         self.ranges = tuple(ranges(schema))
@@ -151,22 +157,19 @@ class CompiledSchema:
                 return None
         return None
 
-    def decode_table(self, names: Sequence[str], body: bytes, most: int) -> Rows | None:
-        """Returns the rows of a JSON array of 1 to `most` arrays, whose values have these names; else None.
+    def accept(self, rows: Sequence[tuple[Any, ...]], keys: list[str | None]) -> Rows | None:
+        """Returns rows of decoded JSON values in the schema's order, all valid; else None, as `decode` does.
 
-        See `decode`; `learn_table` makes it recognise names in this order.
+        Parameters
+        ----------
+        rows : one value per column, absent ones as None. keys : valid client keys.
         """
-        table = self._tables.get(tuple(names))
-        if table is None:
-            return None
         try:
-            decoded, keys = table.decode(body)
-            if not 0 < len(decoded) <= most:
-                return None
-            values, coded = self._read(decoded)
-            return Rows(self, values, keys, coded)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
+            # msgspec checks types and bounds in C; NaN passes no bound.
+            values, coded = self._read([astuple(msgspec.convert(row, self._in_order)) for row in rows])
+        except (msgspec.ValidationError, Declined):
             return None
+        return Rows(self, values, keys, coded)
 
     def _read(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Value, ...]], dict[int, list[float]]]:
         """Returns (the rows' canonical values, codes of the columns whose levels were looked up).
@@ -206,42 +209,23 @@ class CompiledSchema:
 
     def learn(self, row: object) -> None:
         """Records the names of a valid row; at their second use a decoder is compiled for them."""
-        if not isinstance(row, dict) or self._is_long(row):
+        if not isinstance(row, dict) or len(row) > 4 * len(self.schema.columns) + 4:
+            return
+        if any(len(name) > LONGEST_KEPT for name in row):
             return
         spelled = frozenset(row)
         with self._lock:
-            if any(known.covers(spelled) for known in self._spellings) or self._is_first_use(spelled):
+            if any(known.covers(spelled) for known in self._spellings):
                 return
+            if spelled not in self._seen_once:
+                if len(self._seen_once) >= 4 * SPELLINGS_KEPT:
+                    self._seen_once.clear()
+                self._seen_once.add(spelled)
+                return
+            self._seen_once.discard(spelled)
             spelling = _spelling_of(self.schema, spelled)
             if spelling is not None:
                 self._spellings = (spelling, *self._spellings)[:SPELLINGS_KEPT]
-
-    def learn_table(self, names: Sequence[str]) -> None:
-        """Records the names of a valid table; at the second use of an order a decoder is compiled for it."""
-        order = tuple(names)
-        with self._lock:
-            if order in self._tables or self._is_long(order) or self._is_first_use(order):
-                return
-            if [self.schema.role(name) for name in order].count("key") > 1:
-                return  # only the schema decides whether two keys of a row are one
-            kept = list(self._tables.items())[1 - SPELLINGS_KEPT :]
-            self._tables = dict([*kept, (order, _Table(self.schema, order))])
-
-    def _is_long(self, names: Collection[str]) -> bool:
-        """Returns whether names are too many or too long to be kept."""
-        return len(names) > 4 * len(self.schema.columns) + 4 or any(
-            len(name) > LONGEST_KEPT for name in names
-        )
-
-    def _is_first_use(self, names: Hashable) -> bool:
-        """Returns whether these names are new, and remembers them. The caller holds the lock."""
-        if names in self._seen_once:
-            self._seen_once.discard(names)
-            return False
-        if len(self._seen_once) >= 4 * SPELLINGS_KEPT:
-            self._seen_once.clear()
-        self._seen_once.add(names)
-        return True
 
 
 class _Spelling:
@@ -318,37 +302,6 @@ class _Spelling:
         if absent:
             rows = [tuple([None if value is UNSET else value for value in row]) for row in rows]
         return rows, absent
-
-
-class _Table:
-    """A decoder for rows as arrays, whose values have these names in this order: those of a valid table."""
-
-    def __init__(self, schema: DatasetSchema, names: Sequence[str]) -> None:
-        types: list[Any] = []
-        places: dict[str, int] = {}
-        self._key: int | None = None
-        for at, name in enumerate(names):
-            role, column = schema.resolve(name)
-            if role == "feature" and column is not None:
-                places[column.name] = at
-                types.append(decoded_type(column) | None if column.nullable else decoded_type(column))
-            elif role == "key":
-                self._key = at
-                types.append(str | int | None)
-            else:
-                types.append(Any)
-        order = tuple(places.get(name, -1) for name in schema.names)  # -1: absent, so null
-        self._order = None if order == tuple(range(len(names))) else order
-        self._decode = msgspec.json.Decoder(list[tuple[tuple(types)]]).decode  # type: ignore[misc]
-
-    def decode(self, body: bytes) -> tuple[list[tuple[Any, ...]], list[str | None]]:
-        """Returns (the columns' values in the schema's order, the client keys)."""
-        rows: list[tuple[Any, ...]] = self._decode(body)
-        at = self._key
-        keys = [None if at is None else _key(row[at]) for row in rows]
-        if self._order is None:
-            return rows, keys
-        return [tuple([(*row, None)[at] for at in self._order]) for row in rows], keys
 
 
 def _decoders(

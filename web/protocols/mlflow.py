@@ -19,11 +19,12 @@ from predictions.inference import reading
 from predictions.inference.pipeline import Prepared, encode
 from training.serving.engine_cache import Served
 from vigia_ml.errors import Malformed
-from vigia_ml.schema import DatasetSchema, InvalidRows
+from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.faults import clip, first_of
 from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_decoder import Rows
+from vigia_ml.schema.row_keys import read_key
 from vigia_ml.schema.wrapping import check_names, column_rows, named_rows, split_rows
 from web.protocols.fast import Lines
 
@@ -41,7 +42,7 @@ JSON_TYPES: Final = frozenset(
 CSV_TYPES: Final = frozenset((b"text/csv", b"text/csv; charset=utf-8", b"text/csv;charset=utf-8"))
 
 
-class Scoring:
+class FastScoring:
     """MLflow's protocol on the fast path; see `web.protocols.fast.FastProtocol`."""
 
     def admits(self, head: RequestHead) -> bool:
@@ -95,6 +96,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _body: Final = msgspec.json.Decoder(_Body).decode
 _names: Final = msgspec.json.Decoder(list[str]).decode
+_table: Final = msgspec.json.Decoder(list[list[Any]]).decode
 _labels: Final = msgspec.json.Decoder(list[Any]).decode
 
 
@@ -114,27 +116,49 @@ def quick(served: Served, body: bytes) -> Rows | None:
             msgspec.json.decode(given.params)
         if (split is not UNSET) + sum([part is not UNSET for part in wrapped]) != 1:
             return None
-        if split is not UNSET:
-            return _quick_split(served, split)
+        if split is UNSET:
+            return _quick_rows(served, parts[0], records=given.dataframe_records is not UNSET)
+        rows = _table(split.data)
+        if split.index is not UNSET and len(_labels(split.index)) != len(rows):
+            return None
+        return _quick_table(served, _names(split.columns), rows)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return _quick_rows(served, parts[0], records=given.dataframe_records is not UNSET)
-
-
-def _quick_split(served: Served, split: _Split) -> Rows | None:
-    rows = served.compiled.decode_table(_names(split.columns), bytes(split.data), settings.PREDICT_MAX_ROWS)
-    if rows is None or split.index is UNSET or len(_labels(split.index)) == len(rows):
-        return rows
-    return None
 
 
 def _quick_rows(served: Served, rows: bytes, *, records: bool) -> Rows | None:
     start = rows[:64].replace(b" ", b"")[:2]
     if start == b"[[" and not records:
-        return served.compiled.decode_table(served.schema.names, rows, settings.PREDICT_MAX_ROWS)
+        return _quick_table(served, served.schema.names, _table(rows))
     if start[:1] == b"[" or not records:
         return served.compiled.decode(rows, settings.PREDICT_MAX_ROWS)
     return None
+
+
+def _quick_table(served: Served, names: Sequence[str], rows: Sequence[list[Any]]) -> Rows | None:
+    """Returns rows whose values have these names, all valid; else None."""
+    compiled, width, key = served.compiled, len(names), -1
+    if not 0 < len(rows) <= settings.PREDICT_MAX_ROWS or set(map(len, rows)) != {width}:
+        return None
+    if len(set(names)) < width:
+        return None
+    order = [-1] * len(compiled.places)
+    for at, name in enumerate(names):
+        role, column = served.schema.resolve(name)
+        if role == "feature" and column is not None and order[compiled.places[column.name]] < 0:
+            order[compiled.places[column.name]] = at
+        elif role == "key" and key < 0:
+            key = at
+        elif role not in ("target", "weight", "ignored"):
+            return None
+    keys: list[str | None] = []
+    for row in rows if key >= 0 else ():
+        read = read_key(row[key], names[key])
+        if isinstance(read, Fault):
+            return None
+        keys.append(read)
+    ordered = [tuple([None if at < 0 else row[at] for at in order]) for row in rows]
+    return compiled.accept(ordered, keys or [None] * len(rows))
 
 
 # -- all bodies ----------------------------------------------------------------------------------------
@@ -170,9 +194,7 @@ def _read_split(served: Served, split: object) -> Rows:
             '"dataframe_split" must be an object with columns (the names), data (the rows) and, if you like, '
             'index; df.to_dict(orient="split") writes it'
         )
-    rows = reading.read_rows(served, split_rows(split, reading.check_count))
-    served.compiled.learn_table(split["columns"])
-    return rows
+    return reading.read_rows(served, split_rows(split, reading.check_count))
 
 
 def _read_wrapped(served: Served, name: str, wrapped: object) -> Rows:
@@ -213,9 +235,7 @@ def _read_positions(served: Served, name: str, values: Sequence[object]) -> Rows
         f"({first_of([clip(each) for each in names], LISTED_NAMES)}), without {_left_out(served.schema)}; "
         'with other columns, send "dataframe_split", which names them'
     )
-    rows = reading.read_rows(served, named_rows(names, values, f'"{name}"', expected))
-    served.compiled.learn_table(names)
-    return rows
+    return reading.read_rows(served, named_rows(names, values, f'"{name}"', expected))
 
 
 def _unread(message: str) -> Malformed:

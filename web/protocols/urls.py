@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from django.urls import URLPattern, path
+from django.urls import path
 
 from web import views
-from web.protocols import mlflow_views
+from web.protocols import mlflow_views as mlflow
+from web.protocols import v2_views as v2
 
-_MLFLOW: list[URLPattern] = [
-    path("health", views.ready, name="health"),
-    path("version", mlflow_views.version, name="version"),
-    path("models/<str:model>/invocations", mlflow_views.InvocationsView.as_view(), name="mlflow-invocations"),
-    path("models/<str:model>/ping", mlflow_views.ModelHealthView.as_view(), name="mlflow-ping"),
-    path("models/<str:model>/health", mlflow_views.ModelHealthView.as_view(), name="mlflow-health"),
-    path("models/<str:model>/version", mlflow_views.ModelVersionView.as_view(), name="mlflow-version"),
+urlpatterns = [
+    path("health", views.ready, name="mlflow-health"),
+    path("version", mlflow.version, name="mlflow-version"),
+    path("models/<str:model>/invocations", mlflow.InvocationsView.as_view(), name="mlflow-invocations"),
+    path("models/<str:model>/ping", mlflow.ModelHealthView.as_view(), name="mlflow-model-ping"),
+    path("models/<str:model>/health", mlflow.ModelHealthView.as_view(), name="mlflow-model-health"),
+    path("models/<str:model>/version", mlflow.ModelVersionView.as_view(), name="mlflow-model-version"),
     path(
         "endpoints/<str:model>/invocations",
-        mlflow_views.EndpointInvocationsView.as_view(),
+        mlflow.EndpointInvocationsView.as_view(),
         name="mlflow-endpoint-invocations",
     ),
-    path("api/2.0/endpoints/", mlflow_views.EndpointsView.as_view(), name="mlflow-endpoints"),
-    path("api/2.0/endpoints/<str:model>", mlflow_views.EndpointView.as_view(), name="mlflow-endpoint"),
+    path("api/2.0/endpoints/", mlflow.EndpointsView.as_view(), name="mlflow-endpoints"),
+    path("api/2.0/endpoints/<str:model>", mlflow.EndpointView.as_view(), name="mlflow-endpoint"),
+    path("v2", v2.ServerView.as_view(), name="v2"),
+    path("v2/health/live", v2.live, name="v2-live"),
+    path("v2/health/ready", v2.ready, name="v2-ready"),
+    path("v2/models/<str:model>", v2.MetadataView.as_view(), name="v2-model"),
+    path("v2/models/<str:model>/ready", v2.ReadyView.as_view(), name="v2-model-ready"),
+    path("v2/models/<str:model>/infer", v2.InferView.as_view(), name="v2-infer"),
+    path("v2/models/<str:model>/versions/<int:number>", v2.MetadataView.as_view(), name="v2-version"),
+    path(
+        "v2/models/<str:model>/versions/<int:number>/ready", v2.ReadyView.as_view(), name="v2-version-ready"
+    ),
+    path(
+        "v2/models/<str:model>/versions/<int:number>/infer", v2.InferView.as_view(), name="v2-version-infer"
+    ),
 ]
-urlpatterns: list[URLPattern] = [*_MLFLOW]
