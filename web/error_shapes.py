@@ -9,15 +9,35 @@ SHOWN_FAULTS: Final = 10
 """Faults that the sentence of a protocol without details names."""
 
 
+MLFLOW: Final = ("/models/", "/endpoints/", "/api/2.0/")
+"""Beginnings of the addresses of MLflow's protocol."""
+MLFLOW_CODES: Final[dict[int | str, str]] = {
+    "invalid_input": "INVALID_PARAMETER_VALUE",
+    "not_found": "ENDPOINT_NOT_FOUND",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    409: "RESOURCE_CONFLICT",
+    410: "RESOURCE_DOES_NOT_EXIST",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+"""Code or status of an error -> MLflow's code; that of all others is BAD_REQUEST."""
+
+
 def shaped(path: str, described: Mapping[str, Any], status: int) -> dict[str, Any]:
     """Returns the body of an error response.
 
     Parameters
     ----------
-    described : code, message, request_id and details; see `web.errors.describe`. status : HTTP status.
+    described : code, message, request_id and details; see `web.errors.describe`.
     """
     if path == "/v2" or path.startswith("/v2/"):
         return {"error": sentence(described)}
+    if path.startswith(MLFLOW):
+        code = MLFLOW_CODES.get(described["code"]) or MLFLOW_CODES.get(status, "BAD_REQUEST")
+        return {"error_code": code, "message": sentence(described)}
     return {"error": dict(described)}
 
 

@@ -30,7 +30,7 @@ from core.metrics import counters
 from predictions.errors import LogUnavailable
 from vigia_ml.errors import Malformed, VigiaError
 from vigia_ml.schema import InvalidRows
-from web.error_shapes import shaped
+from web.error_shapes import MLFLOW, shaped
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,10 @@ def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def is_for_a_browser(request: HttpRequest) -> bool:
     """Returns whether the client accepts HTML on a path that serves HTML."""
-    machine = ("/api/", "/predict", "/predecir", "/recommend", "/healthz", "/metrics", "/ping", "/v2")
+    machine = (
+        "/api/", "/predict", "/predecir", "/recommend", "/health", "/metrics", "/ping", "/version", "/v2",
+        *MLFLOW,
+    )  # fmt: skip
     return "text/html" in request.headers.get("Accept", "") and not request.path.startswith(machine)
 
 

@@ -125,6 +125,14 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "list_interactions": "List the interactions",
         },
     ),
+    "Standard protocols": (
+        "Routes for clients of other model servers, on the same path as the routes above.",
+        {
+            "mlflow_invocations": "Predict with MLflow's scoring protocol",
+            "mlflow_list_endpoints": "List the models as endpoints of MLflow's client",
+            "mlflow_get_endpoint": "Show a model as an endpoint of MLflow's client",
+        },
+    ),
     "First routes": (
         "The routes of the original tutorials, kept for their clients.",
         {

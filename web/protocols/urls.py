@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from django.urls import path
 
+from web import views
+from web.protocols import mlflow_views as mlflow
 from web.protocols import v2_views as v2
 
 urlpatterns = [
+    path("health", views.ready, name="mlflow-health"),
+    path("version", mlflow.version, name="mlflow-version"),
+    path("models/<str:model>/invocations", mlflow.InvocationsView.as_view(), name="mlflow-invocations"),
+    path("models/<str:model>/ping", mlflow.ModelHealthView.as_view(), name="mlflow-model-ping"),
+    path("models/<str:model>/health", mlflow.ModelHealthView.as_view(), name="mlflow-model-health"),
+    path("models/<str:model>/version", mlflow.ModelVersionView.as_view(), name="mlflow-model-version"),
+    path(
+        "endpoints/<str:model>/invocations",
+        mlflow.EndpointInvocationsView.as_view(),
+        name="mlflow-endpoint-invocations",
+    ),
+    path("api/2.0/endpoints/", mlflow.EndpointsView.as_view(), name="mlflow-endpoints"),
+    path("api/2.0/endpoints/<str:model>", mlflow.EndpointView.as_view(), name="mlflow-endpoint"),
     path("v2", v2.ServerView.as_view(), name="v2"),
     path("v2/health/live", v2.live, name="v2-live"),
     path("v2/health/ready", v2.ready, name="v2-ready"),
