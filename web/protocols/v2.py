@@ -432,7 +432,8 @@ class Answers:
 
     def parameters(self) -> bytes:
         """Returns the members of the response's parameters."""
-        ids = b'"prediction_ids":["%s"]' % b'","'.join(self.ids)
+        # KServe's client drops `model_version`, and keeps the parameters.
+        ids = b'"version":%d,"prediction_ids":["%s"]' % (self.version, b'","'.join(self.ids))
         if all(each == NO_WARNINGS for each in self.warnings):
             return ids
         warnings = [
