@@ -48,9 +48,9 @@ def sentence(described: Mapping[str, Any]) -> str:
     if len(details) > SHOWN_FAULTS:
         parts.append(f"{len(details) - SHOWN_FAULTS} more")
     message = str(described["message"])
-    if not parts or [each["message"] for each in details] == [message]:
-        return message
-    return f"{message}: {'; '.join(parts)}"
+    if [each["message"] for each in details] == [message]:
+        return parts[0]
+    return f"{message}: {'; '.join(parts)}" if parts else message
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

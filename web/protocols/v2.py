@@ -172,8 +172,8 @@ def _texts(request: InferRequest) -> Iterator[str]:
 def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
     """Returns the values of a request's tensors.
 
-    A tensor holds one column, or all columns of a schema whose columns are numbers or booleans. An empty text
-    is a missing value where the column may be null.
+    A tensor holds one column, or all columns of a schema whose columns are numbers or booleans. NaN and an
+    empty text are missing values where the column may be null.
 
     Raises
     ------
@@ -203,10 +203,10 @@ def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
         if role == "unknown" and len(tensor.shape) == 2:
             values |= _matrix(tensor, elements, inputs, schema)
             continue
-        if width != 1:
+        if width != 1 and role != "unknown":
             raise fault(name, f"the shape must be [{rows}] or [{rows}, 1]: one value per row")
-        if column is not None and column.nullable and tensor.datatype == "BYTES" and "" in elements:
-            elements = [each or None for each in elements]
+        if column is not None and column.nullable:
+            elements = _with_nulls(elements, tensor.datatype)
         if name in values:
             raise InvalidRows.single(clip(name), "duplicate_field", f"the input {clip(name)} is given twice")
         values[name] = elements
@@ -257,7 +257,18 @@ def _matrix(
     if width != len(names):
         message = f"the matrix has {counted(width, 'column')}; this model has {len(names)}, in this order"
         raise fault(name, message, allowed=names)
-    return {column: elements[at::width] for at, column in enumerate(names)}
+    values: dict[str, Sequence[Any]] = {}
+    for at, column in enumerate(schema.columns):
+        own = elements[at::width]
+        values[column.name] = _with_nulls(own, tensor.datatype) if column.nullable else own
+    return values
+
+
+def _with_nulls(elements: list[Any], datatype: str) -> list[Any]:
+    """Returns the elements of a column that may be null, with nulls in place of NaN or of empty texts."""
+    if datatype == "BYTES":
+        return [each or None for each in elements] if "" in elements else elements
+    return [None if each != each else each for each in elements]  # noqa: PLR0124 - true for NaN alone
 
 
 def check_columns(columns: Columns, schema: DatasetSchema) -> None:
@@ -421,7 +432,8 @@ class Answers:
 
     def parameters(self) -> bytes:
         """Returns the members of the response's parameters."""
-        ids = b'"prediction_ids":["%s"]' % b'","'.join(self.ids)
+        # KServe's client drops `model_version`, and keeps the parameters.
+        ids = b'"version":%d,"prediction_ids":["%s"]' % (self.version, b'","'.join(self.ids))
         if all(each == NO_WARNINGS for each in self.warnings):
             return ids
         warnings = [
