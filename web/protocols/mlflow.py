@@ -254,7 +254,7 @@ def _read_positions(served: Served, name: str, values: Sequence[object]) -> Rows
 
 
 def _unread(message: str) -> Malformed:
-    return Malformed(message, code="wrapped_rows")
+    return Malformed(message, code="unknown_form")
 
 
 def _left_out(schema: DatasetSchema) -> str:
