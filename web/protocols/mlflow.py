@@ -16,7 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from predictions.errors import TooManyRows
 from predictions.inference import reading
-from predictions.inference.pipeline import Prepared, encode
+from predictions.inference.pipeline import Prepared
 from training.serving.engine_cache import Served
 from vigia_ml.errors import Malformed
 from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
@@ -59,7 +59,22 @@ class FastScoring:
         return None if rows is None else (rows, None)
 
     def write(self, prepared: Prepared, context: Any) -> tuple[bytes, Lines]:
-        return encode(shape(prepared.as_dict())), ()
+        """Returns what `shape` makes of the native answer, without decoding it."""
+        head = b'{"predictions":[%s],"model":"%s","version":%d,"ids":["%s"]' % (
+            b",".join(prepared.values),
+            prepared.served.model_name.encode(),
+            prepared.served.number,
+            b'","'.join(prepared.ids),
+        )
+        columns = {
+            b"probability": prepared.probabilities,
+            b"probabilities": prepared.by_class,
+            b"warnings": prepared.warnings,
+        }
+        others = [
+            b',"%s":[%s]' % (name, b",".join(cells)) for name, cells in columns.items() if cells is not None
+        ]
+        return b"%s%s}" % (head, b"".join(others)), ()
 
 
 def shape(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +254,7 @@ def _read_positions(served: Served, name: str, values: Sequence[object]) -> Rows
 
 
 def _unread(message: str) -> Malformed:
-    return Malformed(message, code="wrapped_rows")
+    return Malformed(message, code="unknown_form")
 
 
 def _left_out(schema: DatasetSchema) -> str:

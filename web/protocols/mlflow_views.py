@@ -27,13 +27,39 @@ from vigia_ml.schema.row_decoder import Rows
 from web.protocols import mlflow
 from web.protocols.base import OneFormat, ProtocolView
 
-BODY: Final = {"application/json": OpenApiTypes.OBJECT, "text/csv": OpenApiTypes.STR}
+_ROWS: Final = {"type": "array", "minItems": 1}
+_TABLE: Final = {
+    "type": "object",
+    "required": ["columns", "data"],
+    "properties": {
+        "columns": {"type": "array", "items": {"type": "string"}},
+        "data": _ROWS | {"items": {"type": "array"}},
+        "index": {"type": "array", "description": "Not read; one label for each row."},
+    },
+}
+_FORMS: Final[dict[str, Any]] = {
+    "dataframe_split": _TABLE,
+    "dataframe_records": _ROWS | {"items": {"type": "object"}},
+    "instances": {"description": "Objects, arrays in the schema's order, or an object of columns."},
+    "inputs": {"description": "Objects, arrays in the schema's order, or an object of columns."},
+}
+BODY: Final = {
+    "application/json": {
+        "type": "object",
+        "properties": _FORMS | {"params": {"type": "object", "description": "Not read."}},
+        "oneOf": [{"required": [name]} for name in _FORMS],
+    },
+    "text/csv": OpenApiTypes.STR,
+}
 
 
-class InvocationsSerializer(serializers.Serializer[Any]):
-    """MLflow's answer; fields beside ``predictions`` are Vigía's, each with one element per row."""
+class MlflowAnswerSerializer(serializers.Serializer[Any]):
+    """Answers in the order of the rows; the lists have one element per row."""
 
-    predictions = serializers.ListField(child=serializers.JSONField())
+    predictions = serializers.ListField(
+        child=serializers.JSONField(),
+        help_text="The predictions alone; MLflow's clients read no other field.",
+    )
     model = serializers.CharField()
     version = serializers.IntegerField()
     ids = serializers.ListField(child=serializers.UUIDField(), help_text="Ids of the predictions in the log.")
@@ -44,7 +70,7 @@ class InvocationsSerializer(serializers.Serializer[Any]):
     warnings = serializers.ListField(child=serializers.ListField(child=serializers.DictField()))
 
 
-class EndpointSerializer(serializers.Serializer[Any]):
+class MlflowEndpointSerializer(serializers.Serializer[Any]):
     """A model as an endpoint of MLflow's deployment client."""
 
     name = serializers.CharField()
@@ -54,8 +80,8 @@ class EndpointSerializer(serializers.Serializer[Any]):
     limit = serializers.DictField(allow_null=True)
 
 
-class EndpointsSerializer(serializers.Serializer[Any]):
-    endpoints = EndpointSerializer(many=True)
+class MlflowEndpointsSerializer(serializers.Serializer[Any]):
+    endpoints = MlflowEndpointSerializer(many=True)
     next_page_token = serializers.CharField(allow_null=True)
 
 
@@ -66,7 +92,7 @@ class InvocationsView(ProtocolView):
     @extend_schema(
         operation_id="mlflow_invocations",
         request=BODY,
-        responses=InvocationsSerializer,
+        responses=MlflowAnswerSerializer,
         examples=[
             OpenApiExample(
                 "rows",
@@ -130,7 +156,7 @@ class EndpointsView(APIView):
     content_negotiation_class = OneFormat
     renderer_classes = [JSONRenderer]
 
-    @extend_schema(operation_id="mlflow_list_endpoints", responses=EndpointsSerializer)
+    @extend_schema(operation_id="mlflow_list_endpoints", responses=MlflowEndpointsSerializer)
     def get(self, request: Request) -> Response:
         rows = permissions.allowed_models(request.user, "predict").filter(archived_at=None).order_by("name")
         listed = [_endpoint(row) for row in rows if providers.find(row.name) is None]
@@ -144,7 +170,7 @@ class EndpointView(ModelView):
     renderer_classes = [JSONRenderer]
     rights: ClassVar = {"GET": "predict"}
 
-    @extend_schema(operation_id="mlflow_get_endpoint", responses=EndpointSerializer)
+    @extend_schema(operation_id="mlflow_get_endpoint", responses=MlflowEndpointSerializer)
     def get(self, request: Request, model: str) -> Response:
         providers.require_rows(self.model, "MLflow's protocol")
         return Response(_endpoint(self.model))
