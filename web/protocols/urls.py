@@ -8,6 +8,7 @@ from web import views
 from web.protocols import mlflow_views as mlflow
 from web.protocols import v2_views as v2
 
+VERSION = "v2/models/<str:model>/versions/<int:number>"
 urlpatterns = [
     path("health", views.ready, name="mlflow-health"),
     path("version", mlflow.version, name="mlflow-version"),
@@ -28,11 +29,15 @@ urlpatterns = [
     path("v2/models/<str:model>", v2.MetadataView.as_view(), name="v2-model"),
     path("v2/models/<str:model>/ready", v2.ReadyView.as_view(), name="v2-model-ready"),
     path("v2/models/<str:model>/infer", v2.InferView.as_view(), name="v2-infer"),
-    path("v2/models/<str:model>/versions/<int:number>", v2.MetadataView.as_view(), name="v2-version"),
+    path(VERSION, v2.of_version(v2.MetadataView, "get", "v2_version").as_view(), name="v2-version"),
     path(
-        "v2/models/<str:model>/versions/<int:number>/ready", v2.ReadyView.as_view(), name="v2-version-ready"
+        f"{VERSION}/ready",
+        v2.of_version(v2.ReadyView, "get", "v2_version_ready").as_view(),
+        name="v2-version-ready",
     ),
     path(
-        "v2/models/<str:model>/versions/<int:number>/infer", v2.InferView.as_view(), name="v2-version-infer"
+        f"{VERSION}/infer",
+        v2.of_version(v2.InferView, "post", "v2_version_infer").as_view(),
+        name="v2-version-infer",
     ),
 ]

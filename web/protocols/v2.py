@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from predictions.inference.pipeline import Prepared
     from training.serving.engine_cache import Served
     from training.serving.routing import RoutedVersion
-    from vigia_ml.schema.row_decoder import Rows
+    from vigia_ml.schema.row_decoder import CompiledSchema, Rows
     from web.fast_path import RequestHead
 
 PREDICTION, PROBABILITY, PROBABILITIES = "prediction", "probability", "probabilities"
@@ -298,9 +298,8 @@ def rows_of(columns: Columns) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns.values.values(), strict=True)]
 
 
-def rows_quickly(columns: Columns, served: Served) -> Rows | None:
+def rows_quickly(columns: Columns, compiled: CompiledSchema) -> Rows | None:
     """Returns the rows if all are plainly valid; None: `DatasetSchema.read` decides."""
-    compiled = served.compiled
     schema, places = compiled.schema, compiled.places
     absent = [None] * columns.rows
     ordered: list[Sequence[Any] | None] = [None] * len(places)
@@ -512,7 +511,7 @@ class FastV2:
             columns = columns_of(asked, served.schema, settings.PREDICT_MAX_ROWS)
         except (InvalidRows, TooManyRows):
             return None
-        rows = rows_quickly(columns, served)
+        rows = rows_quickly(columns, served.compiled)
         return None if rows is None else (rows, wants)
 
     def write(self, prepared: Prepared, context: Wanted) -> tuple[bytes, Lines]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import serializers
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -22,7 +25,83 @@ from vigia_ml.schema.row_decoder import Rows
 from web import health
 from web.protocols import v2
 from web.protocols.base import OneFormat, ProtocolView
-from web.protocols.v2_tensors import datatype_of
+from web.protocols.v2_tensors import DATATYPES, datatype_of
+
+View = TypeVar("View", bound=APIView)
+
+
+class ServerSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.CharField()
+    extensions = serializers.ListField(child=serializers.CharField())
+
+
+class ReadySerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    ready = serializers.BooleanField()
+
+
+class DescribedTensorSerializer(serializers.Serializer[Any]):
+    """An input or an output; -1 in its shape is the number of rows."""
+
+    name = serializers.CharField()
+    datatype = serializers.ChoiceField(choices=DATATYPES)
+    shape = serializers.ListField(child=serializers.IntegerField())
+    parameters = serializers.DictField(required=False)
+
+
+class MetadataSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    versions = serializers.ListField(child=serializers.CharField())
+    platform = serializers.CharField()
+    inputs = DescribedTensorSerializer(many=True)
+    outputs = DescribedTensorSerializer(many=True)
+
+
+class TensorSerializer(DescribedTensorSerializer):
+    """A tensor with its elements, flat or nested by its shape; absent with binary data."""
+
+    data = serializers.ListField(child=serializers.JSONField(), required=False)
+
+
+class RequestedOutputSerializer(serializers.Serializer[Any]):
+    name = serializers.ChoiceField(choices=[v2.PREDICTION, v2.PROBABILITY, v2.PROBABILITIES])
+    parameters = serializers.DictField(required=False)
+
+
+class InferRequestSerializer(serializers.Serializer[Any]):
+    """One tensor per column, or one matrix of all columns if they are numbers."""
+
+    id = serializers.CharField(required=False)
+    parameters = serializers.DictField(required=False)
+    inputs = TensorSerializer(many=True)
+    outputs = RequestedOutputSerializer(many=True, required=False)
+
+
+class InferResponseSerializer(serializers.Serializer[Any]):
+    """Its parameters hold `version`, `prediction_ids` and, if there are any, `warnings`."""
+
+    model_name = serializers.CharField()
+    model_version = serializers.CharField()
+    id = serializers.CharField(required=False)
+    parameters = serializers.DictField()
+    outputs = TensorSerializer(many=True)
+
+
+JSON_LENGTH = OpenApiParameter(
+    v2.HEADER, int, OpenApiParameter.HEADER, description="Bytes of the JSON, if binary data follow it."
+)
+EXAMPLE = OpenApiExample(
+    "two rows of numbers",
+    {"inputs": [{"name": "features", "shape": [2, 3], "datatype": "FP64", "data": [1.0, 2, 3, 4, 5, 6]}]},
+    request_only=True,
+)
+
+
+def of_version(view: type[View], method: str, operation_id: str) -> type[View]:
+    """Returns the same view for the address of one version, as an operation of its own."""
+    own = type(view.__name__, (view,), {"__doc__": view.__doc__})
+    return extend_schema_view(**{method: extend_schema(operation_id=operation_id)})(own)
 
 
 @require_safe
@@ -44,7 +123,9 @@ class ServerView(APIView):
     """Name, version and extensions of the server."""
 
     content_negotiation_class = OneFormat
+    renderer_classes = [JSONRenderer]
 
+    @extend_schema(operation_id="v2_server", responses=ServerSerializer)
     def get(self, request: Request) -> Response:
         return Response({"name": "vigia", "version": VERSION, "extensions": ["binary_tensor_data"]})
 
@@ -53,6 +134,7 @@ class V2ModelView(ModelView):
     """A view of one version; `number` is None for the active one."""
 
     content_negotiation_class = OneFormat
+    renderer_classes = [JSONRenderer]
 
     def served(self, number: int | None) -> Served:
         """Returns the version, loaded. Raises `UnsupportedForModel` for a model without rows."""
@@ -63,6 +145,7 @@ class V2ModelView(ModelView):
 class ReadyView(V2ModelView):
     """Answers 200 if the version can predict."""
 
+    @extend_schema(operation_id="v2_model_ready", responses=ReadySerializer)
     def get(self, request: Request, model: str, number: int | None = None) -> Response:
         self.served(number)
         return Response({"name": model, "ready": True})
@@ -71,6 +154,7 @@ class ReadyView(V2ModelView):
 class MetadataView(V2ModelView):
     """Names, datatypes and shapes of the inputs and outputs of a version."""
 
+    @extend_schema(operation_id="v2_model", responses=MetadataSerializer)
     def get(self, request: Request, model: str, number: int | None = None) -> Response:
         version = self.served(number)
         rows = self.model.versions.filter(archived_at=None, pruned__isnull=True).order_by("number")
@@ -88,8 +172,18 @@ class MetadataView(V2ModelView):
 
 
 class InferView(ProtocolView):
-    """Predicts the rows of the request's tensors."""
+    """Predicts the rows of the request's tensors. The answer is JSON, or JSON with binary data behind it."""
 
+    asked: v2.Asked
+    wants: v2.Wanted
+
+    @extend_schema(
+        operation_id="v2_infer",
+        request=InferRequestSerializer,
+        responses=InferResponseSerializer,
+        parameters=[JSON_LENGTH],
+        examples=[EXAMPLE],
+    )
     def post(self, request: Request, model: str, number: int | None = None) -> HttpResponse:
         self.asked = v2.parse(request.data.raw, request.headers.get(v2.HEADER))
         self.wants = v2.wanted(self.asked.request)
