@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +13,10 @@ import pytest
 from core.version import VERSION
 from predictions.models import Prediction
 from tests.clients.conftest import Foreign
-from tests.server import Server
+from tests.server import ROOT, Server
+from tests.trained import train_sample
 
+PAGE = ROOT / "docs" / "protocols.md"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -87,6 +93,24 @@ def test_the_scoring_client_asks_with_a_key_in_netrc(
     assert "2 values; without names, a row must hold the 19 features" in matrix
     assert all("error code 400" in error for error in given["errors"])
     assert given["version"] == VERSION
+
+
+def test_the_examples_of_the_page_work(
+    foreign: Foreign, running: Server, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_sample("cars", rows=600)
+    text = PAGE.read_text(encoding="utf-8").partition("## MLflow scoring")[2].partition("\n## ")[0]
+    text = text.replace("127.0.0.1:8000", f"127.0.0.1:{running.port}").replace('"8000/', f'"{running.port}/')
+    [request] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setenv("VIGIA_KEY", key)
+    answer = json.loads(subprocess.check_output(["sh", "-c", request], timeout=60))
+    assert len(answer["predictions"]) == 1
+    netrc = f"machine 127.0.0.1\nlogin anyone\npassword {key}\n"
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert foreign("mlflow", "run_examples.py", home={".netrc": netrc}, blocks=blocks) == 2
+    years = [row.inputs["year"] for row in Prediction.objects.order_by("pk")]
+    assert years == [2014, 2014, 2014, 2017]
+    assert Prediction.objects.order_by("pk")[0].key == "my-car"
 
 
 def test_the_scoring_client_without_a_key_is_refused(foreign: Foreign, rows: list[dict[str, Any]]) -> None:
