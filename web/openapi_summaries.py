@@ -141,6 +141,21 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "list_interactions": "List the interactions",
         },
     ),
+    "Standard protocols": (
+        "Routes for clients of other model servers, on the same path as the routes above.",
+        {
+            "v2_server": "Show the server in the Open Inference Protocol V2",
+            "v2_model": "Show a model's tensors",
+            "v2_version": "Show a version's tensors",
+            "v2_model_ready": "Ask whether the active version can predict",
+            "v2_version_ready": "Ask whether a version can predict",
+            "v2_infer": "Predict with tensors",
+            "v2_version_infer": "Predict with tensors and one version, active or not",
+            "mlflow_invocations": "Predict with MLflow's scoring protocol",
+            "mlflow_list_endpoints": "List the models as endpoints of MLflow's client",
+            "mlflow_get_endpoint": "Show a model as an endpoint of MLflow's client",
+        },
+    ),
     "First routes": (
         "The routes of the original tutorials, kept for their clients.",
         {
