@@ -258,8 +258,7 @@ SPECTACULAR_SETTINGS = {
 # Networks without public addresses to which events may be sent, such as 10.0.0.0/8; over HTTP too.
 EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
 # Begins links in messages, such as https://vigia.example.com; "": no links.
-_DOMAIN = env.text("VIGIA_DOMAIN", "")
-PUBLIC_URL = env.text("PUBLIC_URL", f"https://{_DOMAIN}" if _DOMAIN else "").rstrip("/")
+PUBLIC_URL = env.text("PUBLIC_URL", "").rstrip("/")
 EVENTS_SOURCE = env.text("EVENTS_SOURCE", PUBLIC_URL or "vigia")  # name of this installation in messages
 EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
 EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
@@ -381,6 +380,7 @@ def _has(*permissions: str) -> Any:
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
+_EVENTS = "training.admin.events.sees_events"
 _MOVIES = "recommender.admin.rights.sees_movies"
 _READERS = "recommender.admin.rights.sees_interactions"
 _PEOPLE = _has("auth.view_user", "auth.change_user")
@@ -438,6 +438,12 @@ UNFOLD: dict[str, Any] = {
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+            ),
+            _group(
+                "Events",
+                _link("Subscriptions", "notifications", "admin:core_subscription_changelist", _EVENTS),
+                _link("Events", "event_note", "admin:core_event_changelist", _EVENTS),
+                _link("Deliveries", "outgoing_mail", "admin:core_delivery_changelist", _EVENTS),
             ),
             _group(
                 "Movies",

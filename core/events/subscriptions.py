@@ -19,7 +19,6 @@ KEEP_HOURS: Final = 24
 """Hours in which the secret before a rotation still signs."""
 LONGEST_KEEP_HOURS: Final = 7 * 24
 LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
-_COLUMNS: Final = ("name", "channel", "address", "kinds", "models", "style", "digest_minutes", "enabled")
 
 
 def create(owner: User, **values: Any) -> Subscription:
@@ -30,9 +29,8 @@ def create(owner: User, **values: Any) -> Subscription:
     InvalidRows : a field is invalid. AddressRefused : no event may be sent to the address.
     Conflict : another subscription has the name.
     """
-    row = Subscription(owner=owner, **values)
-    _check(row)
-    channels.TABLE[row.channel].check(row.address)
+    row = Subscription(owner=owner)
+    check(row, **values)
     row.secret = webhook.new_secret() if row.channel == "webhook" else ""
     return _saved(row)
 
@@ -41,19 +39,26 @@ def change(subscription: Subscription, **values: Any) -> Subscription:
     """Changes fields of a subscription; see `create`. Enabling it clears the reason why it was disabled."""
     with transaction.atomic():
         row = Subscription.objects.select_for_update().get(pk=subscription.pk)
-        before = {name: getattr(row, name) for name in _COLUMNS}
-        if values.get("channel", row.channel) != row.channel:
-            raise InvalidRows.single(
-                "channel", "not_changeable", "the channel cannot change: make another subscription"
-            )
-        for name, value in values.items():
-            setattr(row, name, value)
-        _check(row)
-        if row.enabled and (row.address != before["address"] or not before["enabled"]):
-            channels.TABLE[row.channel].check(row.address)
-        if row.enabled != before["enabled"]:
+        was_enabled = row.enabled
+        check(row, **values)
+        if row.enabled != was_enabled:
             row.disabled_at, row.disabled_reason = None if row.enabled else timezone.now(), ""
         return _saved(row)
+
+
+def check(row: Subscription, **values: Any) -> None:
+    """Gives a row new values, unsaved, and checks it; see `create`. An address is checked if it is new, or if
+    messages go to it again."""
+    before = (row.address, row.enabled) if row.pk else ("", False)
+    if row.pk and values.get("channel", row.channel) != row.channel:
+        raise InvalidRows.single(
+            "channel", "not_changeable", "the channel cannot change: make another subscription"
+        )
+    for name, value in values.items():
+        setattr(row, name, value)
+    _check_fields(row)
+    if row.address != before[0] or (row.enabled and not before[1]):
+        channels.TABLE[row.channel].check(row.address)
 
 
 def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> Subscription:
@@ -81,7 +86,7 @@ def shown_address(subscription: Subscription) -> str:
     return f"{scheme}://{rest.partition('/')[0]}/…"
 
 
-def _check(row: Subscription) -> None:
+def _check_fields(row: Subscription) -> None:
     unknown = sorted(set(row.kinds) - set(kinds.TABLE))
     if unknown:
         message = f"no event kind is called {json.dumps(unknown[0][:60])}"

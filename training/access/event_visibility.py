@@ -30,6 +30,12 @@ def events(user: User) -> QuerySet[Event, Event]:
     return Event.objects.filter(_of_visible(visible_to(user), ""))
 
 
+def all_deliveries(user: User) -> QuerySet[Delivery, Delivery]:
+    """Returns the deliveries of events that `user` may see to the subscriptions that `user` may see."""
+    rows = Delivery.objects.filter(_of_visible(visible_to(user), "event__"))
+    return rows if user.is_superuser else rows.filter(subscription__owner=user)
+
+
 def deliveries(user: User, subscription: Subscription) -> QuerySet[Delivery, Delivery]:
     """Returns a subscription's deliveries of events that `user` may see."""
     rows = subscription.deliveries.select_related("event")
