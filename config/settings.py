@@ -270,7 +270,6 @@ EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as port 465 has it
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=not EMAIL_USE_SSL)  # STARTTLS
 EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 10)  # seconds for each step of the protocol
-EMAIL_SUBJECT_PREFIX = env.text("EMAIL_SUBJECT_PREFIX", "[Vigía] ")
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", EMAIL_HOST_USER or "vigia@localhost")
 
 # -- limits; all settable ------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def replay(deliveries: QuerySet[Delivery]) -> int:
     Deliveries that still wait are left out: their next attempt comes by itself.
     """
     finished = deliveries.exclude(state=Delivery.State.PENDING)
-    return finished.update(**_AGAIN, next_at=Now())
+    return finished.update(**_AGAIN, created_at=Now(), next_at=Now())
 
 
 def replay_span(subscription: Subscription, since: dt.datetime, until: dt.datetime) -> int:

@@ -100,7 +100,8 @@ class Delivery(models.Model):
     ----------
     position : the event's; a subscription's pending deliveries are sent in this order.
     attempts : since the delivery was made or replayed. next_at : time of the next attempt.
-    error : reason of the last failure. finished_at : time when it was delivered or given up.
+    created_at : time when the delivery was made or replayed. error : reason of the last failure.
+    finished_at : time when it was delivered or given up.
     """
 
     class State(models.TextChoices):
