@@ -277,6 +277,11 @@ PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
+BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
+BATCH_LOCATIONS = env.folders("BATCH_LOCATIONS")  # name=folder, …: files that batches may read
+BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
+BATCH_CHUNK_ROWS = env.number("BATCH_CHUNK_ROWS", 8_000)  # rows that are logged in one transaction
+BATCH_WORKERS = env.number("BATCH_WORKERS", 2)  # processes that share one batch
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
 PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
 STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)
@@ -435,6 +440,7 @@ UNFOLD: dict[str, Any] = {
             _group(
                 "Log",
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                _link("Batches", "batch_prediction", "admin:predictions_batch_changelist", _MODELS),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
             ),

@@ -55,6 +55,15 @@ def networks(name: str) -> list[IPv4Network | IPv6Network]:
         raise ImproperlyConfigured(f"{name} must be IP addresses and networks: {error}") from None
 
 
+def folders(name: str) -> dict[str, str]:
+    """Returns the folders of a comma-separated list of ``name=/folder``."""
+    pairs = [word.partition("=") for word in words(name)]
+    for key, _, folder in pairs:
+        if not key or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"{name} must list name=/folder, not {key!r}={folder!r}")
+    return {key.strip(): folder.strip() for key, _, folder in pairs}
+
+
 def var_dir() -> Path:
     """Returns the directory of all data outside the database (VIGIA_VAR)."""
     return Path(text("VIGIA_VAR", str(BASE_DIR / "var"))).expanduser().absolute()

@@ -63,6 +63,7 @@ _histogram(
     "model",
     "Time from a complete request for predictions to its answer, commit included.",
 )
+_counter("vigia_batch_rows_total", "model result", "Rows of batches, scored (and logged) or invalid.")
 _counter(
     "vigia_predictions_total", "model version class", "Answered instances; class is empty for a regression."
 )
