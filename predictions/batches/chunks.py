@@ -25,7 +25,8 @@ _CLAIM: Final = f"""
     UPDATE predictions_batchchunk AS mine
     SET lease_owner = %s, lease_until = now() + make_interval(secs => %s), attempts = mine.attempts + 1
     WHERE mine.id = (
-        SELECT free.id FROM predictions_batchchunk AS free JOIN predictions_batch AS batch ON batch.id = free.batch_id
+        SELECT free.id FROM predictions_batchchunk AS free
+        JOIN predictions_batch AS batch ON batch.id = free.batch_id
         WHERE free.batch_id = %s AND free.done_at IS NULL
         AND (free.lease_until IS NULL OR free.lease_until < now()) AND {_RUNS}
         ORDER BY free.number LIMIT 1 FOR UPDATE OF free SKIP LOCKED

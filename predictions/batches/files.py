@@ -1,7 +1,7 @@
 """Files of batches: the source, the rows as they are read, results and errors; all below ``batches/``.
 
-A batch has a folder in the store. Names of attempts hold the start of the claim's owner, so two attempts never
-write the same file; the database says which one counts, and the others are removed.
+A batch has a folder in the store. Names of attempts hold the start of the claim's owner, so two attempts
+never write the same file; the database says which one counts, and the others are removed.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def stored(name: str) -> Iterator[IO[bytes]]:
     try:
         file = default_storage.open(name)
     except FileNotFoundError:
-        raise SourceLost(f"{name} is not in the store any more: request the batch again") from None
+        raise SourceLost("a file of the batch is not in the store any more: send the file again") from None
     with file:
         yield file.file
 
@@ -130,8 +130,8 @@ def clean_up(batch_id: int) -> None:
     if batch is None:
         return
     kept = {batch.source_name.rpartition("/")[2], *(batch.result_names or {}).values()}
-    for result, errors in batch.chunks.exclude(done_at=None).values_list("result", "errors"):
-        kept |= {result, errors}
+    for named in batch.chunks.values_list("result", "errors"):
+        kept |= set(named)
     held = tuple(
         f"{number:07d}-"
         for number in batch.chunks.filter(done_at=None, lease_until__gte=Now()).values_list(

@@ -1,7 +1,7 @@
 """The jobs of a batch: one prepares it, scores and ends it; others share its chunks.
 
-A batch's job works on chunks itself, so it needs no other job, and a worker with one place never waits for a place.
-A chunk belongs to the claim of the job that scores it: when that job dies, the next one takes the chunk.
+A batch's job works on chunks itself, so it needs no other job, and a worker with one place never waits for a
+place. A chunk belongs to the claim of the job that scores it: when that job dies, the next one takes the chunk.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def _score_chunks(scorer: Scorer, progress: _Progress) -> chunks.State:
         except Lost:
             continue
         except (VigiaError, InvalidRows) as error:
-            log.exception("batch %s cannot go on", batch.pk)
+            log.warning("batch %s cannot go on: %s", batch.pk, error)
             chunks.stop(batch.pk, str(error))
             break
         finally:

@@ -1,8 +1,8 @@
 """Prepares a batch: checks the file, and splits it into chunks that are read by their bytes.
 
-A packed file is unpacked into the store, a CSV of another encoding is written there as UTF-8, and the rows of a
-Parquet file as lines of JSON, by a sandbox: a row group of any size is then read once. Chunks are inserted as they
-are found, and workers score them meanwhile. A preparation that died goes on behind its last chunk.
+A packed file is unpacked into the store, a CSV of another encoding is written there as UTF-8, and the rows of
+a Parquet file as lines of JSON, by a sandbox: a row group of any size is then read once. Chunks are inserted as
+they are found, and workers score them meanwhile. A preparation that died goes on behind its last chunk.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def prepare(lease: Lease, batch: Batch, served: Served, *, every_class: bool) ->
 
     Raises
     ------
-    InvalidRows : the file itself is at fault: its header, its encoding, no rows. TooLarge : it unpacks to more
-        than BATCH_MAX_BYTES. StoreUnavailable, SourceLost, SourceChanged, SandboxFailed
+    InvalidRows : the file itself is at fault: its header, its encoding, no rows. TooLarge : it unpacks to
+        more than BATCH_MAX_BYTES. StoreUnavailable, SourceLost, FileChanged, SandboxFailed
     """
     if batch.read_whole:
         return

@@ -72,8 +72,8 @@ class CsvRows:
         count = 0
         for batch in self.reader.section(io.BytesIO(data), chunk.line, max(chunk.rows, 1)):
             faults += [(fault.row or 0, fault) for fault in batch.faults]
-            for name, values in columns.items():
-                values += batch.columns[name]
+            for name in columns:
+                columns[name] += batch.columns[name]
             keys += batch.keys
             count += batch.seen_rows
         bad = {place for place, _ in faults}

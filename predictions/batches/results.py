@@ -1,7 +1,7 @@
 """Results and error files of a batch, as web processes send them. No pyarrow here.
 
-The worker of a chunk writes its part of the results as CSV, and the worker that ends the batch joins the parts
-as Parquet; so a web process only copies bytes, and holds one piece in memory.
+The worker of a chunk writes its part of the results as CSV, and the worker that ends the batch joins the
+parts as Parquet; so a web process only copies bytes, and holds one piece in memory.
 """
 
 from __future__ import annotations
@@ -50,12 +50,11 @@ def results(batch: Batch, format: str = "csv") -> Download:
     if format == "parquet":
         name = (batch.result_names or {}).get("parquet")
         if name is None:
-            raise Conflict(
-                f"{batch} has no results as Parquet, because it {'has no valid row' if batch.status == 'succeeded' else 'did not succeed'}: "
-                "read them as CSV",
-                code="no_parquet",
-            )
+            why = "did not succeed" if batch.status != Batch.Status.SUCCEEDED else "has no valid row"
+            message = f"{batch} {why}, so it has no results as Parquet: read them as CSV"
+            raise Conflict(message, code="no_parquet")
         stored = files.path(batch, name)
+        _check_stored(batch, stored)
         return Download(_pieces([stored]), default_storage.size(stored))
     columns = (batch.prepared or {}).get("results") or {"probability": False, "classes": []}
     return _concatenated(batch, writing.header(**columns), "result")
@@ -90,10 +89,17 @@ def _check(batch: Batch) -> None:
         raise Conflict(f"{batch} has not ended: it is {batch.status}", code="not_finished")
     if batch.removed_at is not None:
         raise Conflict(
-            f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, {settings.BATCH_KEEP_DAYS} days "
-            "after its end (BATCH_KEEP_DAYS); its rows are in the log",
+            f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, {settings.BATCH_KEEP_DAYS} "
+            "days after its end (BATCH_KEEP_DAYS); its rows are in the log",
             code="results_removed",
         )
+
+
+def _check_stored(batch: Batch, name: str) -> None:
+    """Raises `Conflict` if a file is missing: a backup holds no files of batches."""
+    if not default_storage.exists(name):
+        message = f"the files of {batch} are not in the store any more; its rows are in the log"
+        raise Conflict(message, code="results_removed")
 
 
 def _concatenated(batch: Batch, head: bytes, kind: str) -> Download:
@@ -102,6 +108,8 @@ def _concatenated(batch: Batch, head: bytes, kind: str) -> Download:
     size = {"result": "result_bytes", "errors": "error_bytes"}[kind]
     parts = list(rows.values_list(kind, size))
     names = [files.path(batch, name) for name, _ in parts]
+    if names:
+        _check_stored(batch, names[0])
 
     def pieces() -> Iterator[bytes]:
         yield head

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from django.conf import settings
 from knox.models import AuthToken
 
 from core.errors import Archived
@@ -101,7 +102,7 @@ class Scorer:
             if answers.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
                 raise self._stopped_by(chunk, answers.faults)
             end = self._write_files(chunk, read, answers)
-            if self._commit(chunk, answers.prepared, generation, end, until):
+            if self._commit(chunk, answers, generation, end, until):
                 break
         self._count(answers.prepared, end, time.monotonic() - began)
 
@@ -119,7 +120,7 @@ class Scorer:
         read = self._reader.read(data, chunk)
         if read.count != chunk.rows:
             raise Stopped(
-                f"rows from {chunk.first_row:,} on: {read.count:,} were read, and {chunk.rows:,} were counted "
+                f"rows from {chunk.first_row:,} on: {read.count:,} were read, {chunk.rows:,} were counted "
                 "before: the file was changed in the store"
             )
         return read
@@ -155,8 +156,8 @@ class Scorer:
             raise Stopped("the batch was stopped: the key that requested it was revoked")
         if not permissions.may(user, "predict", self.model):
             raise Stopped(
-                f"the batch was stopped: {user.get_username()} has no right to predict with {self.model.name} "
-                "any more"
+                f"the batch was stopped: {user.get_username()} has no right to predict with "
+                f"{self.model.name} any more"
             )
 
     def _answers(self, read: reading.Read, generation: int) -> _Answers:
@@ -165,11 +166,12 @@ class Scorer:
         rows, places = read.rows, list(read.places)
         faults: list[tuple[int, Fault]] = []
         while places:
+            at = time.monotonic()
             try:
                 prepared = pipeline.prepared(
                     self.served, rows, caller, generation, every_class=self.every_class
                 )
-                return _Answers(prepared, places, faults)
+                return _Answers(prepared, places, faults, at)
             except NotFinite as error:
                 bad = dict.fromkeys(error.positions, _NOT_FINITE)
             except PredictionFailed as error:
@@ -177,7 +179,7 @@ class Scorer:
             faults += [(places[at], fault) for at, fault in bad.items()]
             good = [at for at in range(len(places)) if at not in bad]
             rows, places = _some(rows, good), [places[at] for at in good]
-        return _Answers(None, [], faults)
+        return _Answers(None, [], faults, time.monotonic())
 
     def _failing(self, rows: Rows, error: PredictionFailed) -> dict[int, Fault]:
         """Returns the rows for which the model raises, found by halves."""
@@ -212,8 +214,8 @@ class Scorer:
         )
         field = f"column {fault.field}: " if fault.field else ""
         return Stopped(
-            f"row {chunk.first_row + place:,} is invalid: {field}{fault.message}; the batch was to stop at the "
-            "first invalid row"
+            f"row {chunk.first_row + place:,} is invalid: {field}{fault.message}; the batch was to stop at "
+            "the first invalid row"
         )
 
     # -- writing -----------------------------------------------------------------------------------
@@ -237,13 +239,16 @@ class Scorer:
         )
 
     def _commit(
-        self, chunk: BatchChunk, prepared: Prepared | None, generation: int, end: ChunkEnd, until: float
+        self, chunk: BatchChunk, answers: _Answers, generation: int, end: ChunkEnd, until: float
     ) -> bool:
-        """Logs the rows and ends the chunk in one transaction; returns False if the generation is stale."""
-        rows = None if prepared is None else prepared.entry(generation).rows
+        """Logs the rows and ends the chunk in one transaction; returns False if the answers are stale."""
+        rows = None if answers.prepared is None else answers.prepared.entry(generation).rows
         statement = ChunkStatement(rows is not None)
         pause = 0.1
         while True:
+            if time.monotonic() - answers.at > settings.LOG_WAIT_SECONDS:
+                # Rollups count rows whose ids are this old: a later commit needs new ids.
+                return self._is_done(chunk, end)
             try:
                 self._wire.execute(
                     statement, lambda: statement.parameters(rows, generation, end, self.batch.pk)
@@ -290,11 +295,13 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """prepared : answers to the rows at `places` in the chunk. faults : (place, fault) of other rows."""
+    """prepared : answers to the rows at `places` in the chunk. faults : (place, fault) of other rows.
+    at : monotonic seconds; the ids are not older."""
 
     prepared: Prepared | None
     places: list[int]
     faults: list[tuple[int, Fault]]
+    at: float
 
 
 _NOT_FINITE: Final = Fault(None, "no_finite_answer", "the model's answer is not finite")

@@ -147,7 +147,9 @@ def of_batch(rows: QuerySet[Prediction, Prediction], batch_id: int) -> QuerySet[
     if batch is None or batch.started_at is None:
         return rows.none()
     rows = rows.filter(batch_id=batch_id, id__gte=lowest_at(batch.started_at - CLOCKS_APART))
-    return rows if batch.finished_at is None else rows.filter(id__lt=lowest_at(batch.finished_at + CLOCKS_APART))
+    return (
+        rows if batch.finished_at is None else rows.filter(id__lt=lowest_at(batch.finished_at + CLOCKS_APART))
+    )
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:

@@ -100,7 +100,8 @@ class BatchChunk(models.Model):
 
     start, end : bytes in the file that is read, half open. first_row, rows : its rows; the first row of the
         file is 1. line : line of the first row in a CSV, counted from 1.
-    lease_owner, lease_until : the claim of a job's process; every write checks the owner. attempts : claims so far.
+    lease_owner, lease_until : the claim of a job's process; every write checks the owner.
+    attempts : claims so far.
     scored, invalid : rows that were logged, and the others; null until the chunk is done.
     result, errors : the files of the attempt that counts, in the batch's folder; empty if it wrote none.
     result_bytes, error_bytes : their sizes.

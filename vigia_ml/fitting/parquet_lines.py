@@ -1,7 +1,7 @@
 """Reads a Parquet file of rows as lines of JSON, in a sandbox (see `vigia_ml.sandbox`). No Django here.
 
-The file comes from outside, and a library of native code decodes it. The caller trusts nothing of the lines: it
-validates each row by the schema, like every row from a client.
+The file comes from outside, and a library of native code decodes it. The caller trusts nothing of the lines:
+it validates each row by the schema, like every row from a client.
 """
 
 from __future__ import annotations
