@@ -113,7 +113,7 @@ def _fault(error: OSError) -> Fault:
         return Fault("path", "not_a_file", "path must name a regular file")
     if isinstance(error, PermissionError):
         return Fault("path", "unreadable_file", "the service may not read this file: ask the operator")
-    # Of a link: ELOOP, or ENOTDIR in the middle of the path. Absent files and links get one answer.
+    # A link raises ELOOP, or ENOTDIR in the middle of the path; links and absent files get one answer.
     message = "the location has no such file (symbolic links are not followed)"
     return Fault("path", "no_such_file", message)
 

@@ -88,7 +88,7 @@ def _remove(name: str) -> None:
 
 def _copied(folder: str, stream: IO[bytes], *, is_gzip: bool, limit: int) -> Upload:
     name = f"{folder}/{NAME}"
-    source = _Measured(gzip.GzipFile(fileobj=stream, mode="rb") if is_gzip else stream, limit)
+    source: Any = _Measured(gzip.GzipFile(fileobj=stream, mode="rb") if is_gzip else stream, limit)
     try:
         default_storage.save(name, File(source, name))
     except VigiaError:

@@ -57,7 +57,7 @@ def as_parquet(rows: list[dict[str, Any]]) -> bytes:
     return bytes(pd.DataFrame(rows).to_parquet())
 
 
-def send(api: APIClient, body: bytes, kind: str = "text/csv", query: str = "", **headers: str) -> Any:
+def send(api: Any, body: bytes, kind: str = "text/csv", query: str = "", **headers: str) -> Any:
     return api.generic("POST", f"{ROUTE}{query}", body, content_type=kind, headers=headers or None)
 
 
@@ -366,7 +366,7 @@ def scored(api: APIClient, body: bytes, kind: str = "text/csv", query: str = "")
 
 
 def downloaded(api: APIClient, address: str) -> tuple[Any, bytes]:
-    answer = api.get(address)
+    answer: Any = api.get(address)
     assert answer.status_code == 200, answer.content
     body = b"".join(answer.streaming_content)
     assert int(answer["Content-Length"]) == len(body)
