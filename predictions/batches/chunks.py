@@ -47,7 +47,7 @@ class State(NamedTuple):
 
 def add(batch: Batch, sections: Sequence[Section], first: BatchChunk | None) -> BatchChunk | None:
     """Inserts chunks behind `first`, the last one so far, and returns the new last one."""
-    number, row = (0, 1) if first is None else (first.number + 1, first.first_row + first.rows)
+    number, row = (0, 0) if first is None else (first.number + 1, first.first_row + first.rows)
     chunks = []
     for offset, section in enumerate(sections):
         chunks.append(

@@ -1,7 +1,7 @@
 """The jobs of a batch: one prepares it, scores and ends it; others share its chunks.
 
 A batch's job works on chunks itself, so it needs no other job, and a worker with one place never waits for a
-place. A chunk belongs to the claim of the job that scores it: when that job dies, the next one takes the chunk.
+place. A chunk belongs to the claim of the job that scores it: if that job dies, the next one takes the chunk.
 """
 
 from __future__ import annotations

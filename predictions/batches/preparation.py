@@ -1,8 +1,8 @@
 """Prepares a batch: checks the file, and splits it into chunks that are read by their bytes.
 
 A packed file is unpacked into the store, a CSV of another encoding is written there as UTF-8, and the rows of
-a Parquet file as lines of JSON, by a sandbox: a row group of any size is then read once. Chunks are inserted as
-they are found, and workers score them meanwhile. A preparation that died goes on behind its last chunk.
+a Parquet file as lines of JSON, by a sandbox: a row group of any size is then read once. Chunks are inserted
+as they are found, and workers score them meanwhile. A preparation that died goes on behind its last chunk.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ def _split(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int
                 if len(found) >= INSERTED:
                     last, found = chunks.add(batch, found, last), []
                     assert last is not None
-                    lease.report("splitting the file", 2, rows=last.first_row + last.rows - 1)
+                    lease.report("splitting the file", 2, rows=last.first_row + last.rows)
                     yield last.number + 1
         except Unreadable as error:
             raise reading.of_the_file(error) from None
         last = chunks.add(batch, found, last)
         if last is not None:
-            lease.report("splitting the file", 2, rows=last.first_row + last.rows - 1)
+            lease.report("splitting the file", 2, rows=last.first_row + last.rows)
             yield last.number + 1
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,7 +64,7 @@ def results(batch: Batch, format: str = "csv") -> Download:
 
 def errors(batch: Batch) -> Download:
     """Returns the faults of all invalid rows as CSV in the order of the file: row, column, code, message,
-    value, line. The first row of the file is 1. Raises `Conflict` as `results` does."""
+    value, line. The first row of the file is 0. Raises `Conflict` as `results` does."""
     _check(batch)
     return _concatenated(batch, writing.errors_header(), "errors")
 
@@ -74,19 +76,19 @@ def first_errors(batch: Batch, count: int) -> list[dict[str, Any]]:
     if batch.removed_at is not None:
         return found
     names = batch.chunks.exclude(errors="").order_by("number").values_list("errors", flat=True)
-    for name in names[:count]:
-        with files.stored(files.path(batch, name)) as stream:
-            lines = csv.DictReader(io.TextIOWrapper(stream, "utf-8", newline=""), writing.ERRORS)
-            for line in lines:
-                if len(found) >= count:
-                    return found
-                found.append(line)
+    with suppress(files.SourceLost):  # a backup holds no files of batches, and the page is shown all the same
+        for name in names[:count]:
+            with files.stored(files.path(batch, name)) as stream:
+                text = io.TextIOWrapper(stream, "utf-8", newline="")
+                found += itertools.islice(csv.DictReader(text, writing.ERRORS), count - len(found))
+                text.detach()
     return found
 
 
 def _check(batch: Batch) -> None:
     if not batch.is_finished:
-        raise Conflict(f"{batch} has not ended: it is {batch.status}", code="not_finished")
+        message = f"{batch} has not ended: it is {batch.status}; wait for its end, or ask for its state later"
+        raise Conflict(message, code="not_finished")
     if batch.removed_at is not None:
         raise Conflict(
             f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, {settings.BATCH_KEEP_DAYS} "

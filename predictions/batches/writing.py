@@ -31,7 +31,7 @@ def parquet_name(result: str) -> str:
 class Answers:
     """Answers by column, in the order of the file.
 
-    rows : numbers of the rows, from 1. probabilities : None for a regression. by_class : class -> its
+    rows : numbers of the rows, from 0. probabilities : None for a regression. by_class : class -> its
     probabilities; empty for a regression, and if the model's switch is off. warnings : JSON, "" for none.
     """
 

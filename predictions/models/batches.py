@@ -99,7 +99,7 @@ class BatchChunk(models.Model):
     """A run of consecutive rows of a batch, which one worker scores and logs in one transaction.
 
     start, end : bytes in the file that is read, half open. first_row, rows : its rows; the first row of the
-        file is 1. line : line of the first row in a CSV, counted from 1.
+        file is 0. line : line of the first row in a CSV, counted from 1.
     lease_owner, lease_until : the claim of a job's process; every write checks the owner.
     attempts : claims so far.
     scored, invalid : rows that were logged, and the others; null until the chunk is done.

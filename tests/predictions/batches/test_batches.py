@@ -41,7 +41,7 @@ def test_every_row_is_scored_logged_and_returned_in_the_order_of_the_file(
     rows = rows_of(batch)
     assert len(rows) == 250
     answers = table(results.results(batch))
-    assert [int(each["row"]) for each in answers] == list(range(1, 251))
+    assert [int(each["row"]) for each in answers] == list(range(250))
     logged = {str(row.id): row for row in rows}
     assert {each["id"] for each in answers} == set(logged)
     assert all(float(each["prediction"]) == logged[each["id"]].prediction for each in answers)
@@ -108,7 +108,7 @@ def test_a_file_in_any_form_gives_the_answers_of_the_predictions_route(
     assert (batch.rows, batch.scored, batch.invalid) == (110, 110, 0)
     expected = api.post("/api/v1/models/cars/predictions/", typed(data), format="json").json()["predictions"]
     answers = table(results.results(batch))
-    assert [int(each["row"]) for each in answers] == list(range(1, 111))
+    assert [int(each["row"]) for each in answers] == list(range(110))
     assert [float(each["prediction"]) for each in answers] == [each["prediction"] for each in expected]
     frame = pq.read_table(io.BytesIO(b"".join(results.results(batch, "parquet").pieces))).to_pandas()
     assert list(frame["id"]) == [each["id"] for each in answers]
@@ -185,14 +185,14 @@ def test_invalid_rows_go_to_the_error_file_with_all_faults_and_do_not_stop_the_b
     assert (batch.status, batch.rows, batch.scored, batch.invalid) == ("succeeded", 100, 98, 2)
     faults = table(results.errors(batch))
     assert {(each["row"], each["column"], each["value"]) for each in faults} == {
-        ("3", "" if form == "csv" else "km_driven", ""),
-        ("45", "year", "'=soon"),
-        ("45", "km_driven", "many"),
+        ("2", "" if form == "csv" else "km_driven", ""),
+        ("44", "year", "'=soon"),
+        ("44", "km_driven", "many"),
     }
     assert {each["line"] for each in faults} == ({"4", "46"} if form == "csv" else {""})
     assert results.first_errors(batch, 2) == faults[:2]
     answers = table(results.results(batch))
-    assert [int(each["row"]) for each in answers] == [row for row in range(1, 101) if row not in (3, 45)]
+    assert [int(each["row"]) for each in answers] == [row for row in range(100) if row not in (2, 44)]
     assert len(rows_of(batch)) == 98
 
 
@@ -204,9 +204,9 @@ def test_a_batch_that_stops_at_invalid_rows_names_the_row_and_logs_nothing_of_it
     lines[3] = lines[2]
     batch = done(created(cars, b"\n".join(lines), on_invalid="stop"))
     assert batch.status == "failed"
-    assert batch.error.startswith("row 45 is invalid: column ")
+    assert batch.error.startswith("row 44 is invalid: column ")
     assert (batch.scored, len(rows_of(batch)), len(table(results.results(batch)))) == (40, 40, 40)
-    assert {each["row"] for each in table(results.errors(batch))} == {"45"}
+    assert {each["row"] for each in table(results.errors(batch))} == {"44"}
     with pytest.raises(Conflict):
         results.results(batch, "parquet")
 
