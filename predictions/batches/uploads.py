@@ -126,7 +126,7 @@ class _Measured(io.RawIOBase):
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise Malformed(
                 "the body is no complete gzip file; send it again, or without Content-Encoding",
-                code="invalid_gzip",
+                code="malformed_gzip",
             ) from None
         self.head = self.head or piece[:_HEAD_BYTES]
         self.size += len(piece)
