@@ -55,13 +55,13 @@ def networks(name: str) -> list[IPv4Network | IPv6Network]:
         raise ImproperlyConfigured(f"{name} must be IP addresses and networks: {error}") from None
 
 
-def folders(name: str) -> dict[str, str]:
-    """Returns the folders of a comma-separated list of ``name=/folder``."""
-    pairs = [word.partition("=") for word in words(name)]
-    for key, _, folder in pairs:
-        if not key or not folder.startswith("/"):
-            raise ImproperlyConfigured(f"{name} must list name=/folder, not {key!r}={folder!r}")
-    return {key.strip(): folder.strip() for key, _, folder in pairs}
+def folders(pairs: list[str]) -> dict[str, str]:
+    """Returns the folders of ``name=/folder`` by name."""
+    named = [pair.partition("=") for pair in pairs]
+    for pair, (name, _, folder) in zip(pairs, named, strict=True):
+        if not name or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"a folder must be given as name=/folder, not {pair!r}")
+    return {name: folder for name, _, folder in named}
 
 
 def var_dir() -> Path:

@@ -20,6 +20,17 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "predict_version": "Predict with one version, active or not",
         },
     ),
+    "Batches": (
+        "Files of any size, scored as jobs. Every row is committed in the log.",
+        {
+            "request_batch": "Score a file",
+            "list_batches": "List the batches of a model",
+            "get_batch": "Show one batch",
+            "cancel_batch": "Cancel a batch",
+            "get_batch_results": "Download the results of a batch",
+            "get_batch_errors": "Download the faults of a batch",
+        },
+    ),
     "Log": (
         "Logged predictions with inputs, version and lineage.",
         {
