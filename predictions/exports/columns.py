@@ -226,28 +226,26 @@ def answer_type(version: ModelVersion) -> pa.DataType:
     return pa.bool_() if all(isinstance(each, bool) for each in classes) else pa.string()
 
 
-def versions_of(model: RegisteredModel) -> Iterator[ModelVersion]:
-    """Yields all versions of a model by number, with little more than their schemas."""
-    rows = model.versions.only("number", "schema", "classes", "registered_model").order_by("number")
-    for version in rows.iterator(100):
-        version.registered_model = model
-        yield version
-
-
 class ModelColumns(dict[int, VersionColumns]):
-    """Version id -> the version's columns. First all versions claim their names, the oldest first."""
+    """Version id -> the version's columns. Earlier versions have claimed their names before it."""
 
     def __init__(self, model: RegisteredModel) -> None:
         super().__init__()
-        self._model, self._names = model, Names()
-        for version in versions_of(model):
-            VersionColumns(version, self._names)
+        self._model, self._names, self._claimed = model, Names(), 0
 
     def __missing__(self, version_id: int) -> VersionColumns:
-        version = self._model.versions.get(pk=version_id)
-        version.registered_model = self._model
-        self[version_id] = VersionColumns(version, self._names)
+        rows = self._model.versions.only("number", "schema", "classes", "registered_model")
+        version = rows.get(pk=version_id)
+        for earlier in rows.filter(number__gt=self._claimed).order_by("number").iterator(100):
+            if earlier.number < version.number:
+                self._columns_of(earlier)
+        self._claimed = max(self._claimed, version.number)
+        self[version_id] = self._columns_of(version)
         return self[version_id]
+
+    def _columns_of(self, version: ModelVersion) -> VersionColumns:
+        version.registered_model = self._model
+        return VersionColumns(version, self._names)
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:

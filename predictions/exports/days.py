@@ -1,9 +1,9 @@
 """One day of a model's log as Parquet files in a staging folder, with a manifest.
 
 A window is half open, by the times in the ids of the predictions. No window ends later than `latest_end`: a
-row gets its id when it is answered and is committed at most `counting.lag` later, so up to that end the log is
-complete. A row that comes even later (a clock that is behind, a server that paused within a COMMIT) changes
-the day's `rows.state`, and the next export writes the day again; see `predictions.exports.folders`.
+row gets its id when it is answered and is committed at most `counting.lag` later, so up to that end the log
+is complete. A row that comes even later (a clock that is behind, a server that paused within a COMMIT)
+changes the day's `rows.state`, and the next export writes the day again; see `predictions.exports.folders`.
 """
 
 from __future__ import annotations
@@ -93,9 +93,8 @@ def stage(
     Unexportable : see `VersionColumns.table`.
     """
     low, high = lowest_at(day.since), lowest_at(day.until)
-    state = rows.state(
-        model.pk, low, high
-    )  # before the rows: a row that comes meanwhile changes the next state
+    # Read before the rows: a row that comes meanwhile makes the next export write the day again.
+    state = rows.state(model.pk, low, high)
     writer = _DayWriter(folder, columns)
     for piece, outcomes in rows.pieces(model.pk, low, high):
         writer.add(piece, outcomes)

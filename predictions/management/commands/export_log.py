@@ -80,7 +80,7 @@ def _windows(options: dict[str, Any]) -> Iterator[Window]:
 def _checked(window: Window) -> Window:
     if window.since >= window.until:
         raise CommandError(
-            f"the window from {window.since:%F %T} to {window.until:%F %T} UTC is empty: since must be before "
-            "until, and both in the past; an export ends some seconds ago, when the log was complete"
+            f"the window from {window.since:%F %T} to {window.until:%F %T} UTC is empty: since must be "
+            "before until, and in the past; an export ends some seconds ago, when the log was complete"
         )
     return window
