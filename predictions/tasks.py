@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from predictions import retention
 from predictions.drift import retraining, reviews
+from predictions.exports import files
 from predictions.log import partitions
 from predictions.outcomes import matching
 from predictions.quality import hourly
@@ -51,6 +52,12 @@ def prune_artifacts() -> int:
 def remove_left_pushes() -> int:
     """Removes files of pushes that no unfinished run needs; returns the number of pushes."""
     return pushes.remove_orphans()
+
+
+@shared_task
+def remove_old_exports() -> int:
+    """Removes the files of log exports older than `EXPORT_KEEP_DAYS`; returns the number of exports."""
+    return files.remove_old()
 
 
 @shared_task

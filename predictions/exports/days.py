@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -41,8 +42,8 @@ GROUP_BYTES: Final = 64 * 2**20
 """Bytes that wait for their row groups, in all files of a day together."""
 PARTIAL: Final = ".partial"
 
-Progress = Callable[[int], None]
-"""Called with the number of rows read, for each piece."""
+Progress = Callable[[int, dt.datetime], None]
+"""Called for each piece, with the rows of the day so far and the time of the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def stage(
     writer = _DayWriter(folder, columns)
     for piece, outcomes in rows.pieces(model.pk, low, high):
         writer.add(piece, outcomes)
-        progress(writer.rows)
+        progress(writer.rows, time_of(uuid.UUID(piece[-1].id)))
     manifest = {
         "format": FORMAT,
         "model": model.name,

@@ -29,20 +29,8 @@ _STAGING: Final = ".partial-"
 _LOCK: Final = ".lock"
 
 
-class InUse(Conflict):
-    """Another process exports to the same folder."""
-
-    code = "busy"
-
-
-class Held(Conflict):
-    """The folder holds more of a day than the export's window covers."""
-
-    code = "conflict"
-
-
 def export(
-    model: RegisteredModel, window: Window, out: Path, progress: Progress = lambda count: None
+    model: RegisteredModel, window: Window, out: Path, progress: Progress = lambda *_: None
 ) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     """Exports a window to a folder; yields (folder, manifest, whether it was written) of each day.
 
@@ -50,8 +38,8 @@ def export(
 
     Raises
     ------
-    InUse : another process exports to the same folder.
-    Held : a day's files hold more than the window covers; nothing of the window was written.
+    Conflict : another process exports to the folder; or a day's files hold more than the window covers, and
+        nothing was written.
     OSError, Unexportable : see `days.stage`; the days before are written.
     """
     target = out / f"model={model.name}"
@@ -80,7 +68,7 @@ def _locked(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InUse(f"another export writes to {out}: wait for its end") from None
+            raise Conflict(f"another export writes to {out}: wait for its end") from None
         for left in out.glob(f"{_STAGING}*"):
             shutil.rmtree(left)
         yield
@@ -110,7 +98,7 @@ def _check_covered(folder: Path, part: Window) -> None:
     held = manifest_of(folder)
     if held is None or part.covers(_window_of(held)):
         return
-    raise Held(
+    raise Conflict(
         f"{folder} holds the predictions from {held['since']} to {held['until']}, and this window covers "
         f"only {part.since.isoformat()} to {part.until.isoformat()} of the day: widen the window, or choose "
         "another folder"

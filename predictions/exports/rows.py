@@ -22,7 +22,7 @@ FIRST: Final = uuid.UUID(int=0)
 
 # ORDER BY has to name the table: `id` alone means the text column, which has no index.
 _PIECE: Final = """
-    SELECT log.id::text, log.version_id, log.client_id, log.key, NULL::bigint AS batch, log.request_id,
+    SELECT log.id::text, log.version_id, log.client_id, log.key, log.batch_id, log.request_id,
         log.inputs::text, log.prediction::text, log.probability, log.probabilities::text, log.warnings::text
     FROM predictions_prediction log
     WHERE log.registered_model_id = %s AND log.id >= %s AND log.id < %s ORDER BY log.id LIMIT %s

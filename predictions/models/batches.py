@@ -72,9 +72,7 @@ class Batch(Job):
         verbose_name_plural = "batches"
         constraints = [
             *Job.Meta.constraints,
-            models.CheckConstraint(
-                condition=~Q(source_name="") | ~Q(location=""), name="batch_has_a_source"
-            ),
+            models.CheckConstraint(condition=~Q(source_name="") | ~Q(location=""), name="batch_has_a_source"),
         ]
 
     def __str__(self) -> str:

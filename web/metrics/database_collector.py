@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
 from core.metrics.definitions import TABLE
 from core.uuid7 import time_of
-from predictions.models import DriftReview, Replay, Verdict
+from predictions.models import DriftReview, LogExport, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
 from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
@@ -34,6 +34,7 @@ KINDS: Final[dict[str, type[Job]]] = {
     "training_run": TrainingRun,
     "comparison": Comparison,
     "replay": Replay,
+    "log_export": LogExport,
 }
 MOST_WAITING: Final = 10_000
 RECENT: Final = 100
