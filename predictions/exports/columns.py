@@ -154,12 +154,21 @@ class VersionColumns:
             pa.array([observed for _, observed, _ in recorded], MOMENT),
             pa.array([received for _, _, received in recorded], MOMENT),
         ]
-        cells = zip(*decoded(row.cells for row in rows), strict=True)
         arrays += [
             self._column(column, values, ids)
-            for column, values in zip(self._schema.columns, cells, strict=True)
+            for column, values in zip(self._schema.columns, self._cells(rows), strict=True)
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def _cells(self, rows: Sequence[LoggedRow]) -> Iterator[tuple[Any, ...]]:
+        """Returns the values of each input."""
+        cells = decoded(row.cells for row in rows)
+        wide = len(self._inputs)
+        for row, values in zip(rows, cells, strict=True):
+            if len(values) != wide:
+                reason = f"{len(values)} values for {wide} columns"
+                raise Unexportable(self._version, "inputs", row.id, reason)
+        return zip(*cells, strict=True)
 
     def _column(self, column: Column, values: Sequence[Any], ids: Sequence[str]) -> pa.Array:
         try:
@@ -210,8 +219,8 @@ class Unexportable(Conflict):
 
     def __init__(self, version: str, column: str, identifier: str, reason: object) -> None:
         super().__init__(
-            f"prediction {identifier} of {version} cannot be exported: its {column} does not fit the "
-            f"column's type ({reason}); this service did not log it"
+            f"prediction {identifier} of {version} cannot be exported: its {column} cannot be read by "
+            f"the version's schema ({reason}); this service did not log it"
         )
 
 
