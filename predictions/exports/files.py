@@ -49,7 +49,8 @@ def require(export: LogExport) -> None:
     if export.status != Job.Status.SUCCEEDED:
         message = f"{export} is {export.status}; it has files when it has succeeded"
         raise Conflict(message, code="export_not_finished")
-    if export.removed_at is not None:
+    lost = bool(export.files) and not default_storage.exists(_name(export.folder, 0))
+    if export.removed_at is not None or lost:  # a restored backup has no files of exports
         raise _removed(export)
 
 
@@ -76,7 +77,7 @@ def _open(export: LogExport, place: int) -> IO[bytes]:
     try:
         return default_storage.open(_name(export.folder, place))
     except FileNotFoundError:
-        raise _removed(export) from None  # a restored backup has no files of exports
+        raise _removed(export) from None
 
 
 def chunks(stream: IO[bytes]) -> Iterator[bytes]:
