@@ -38,8 +38,13 @@ def export(lease: Lease) -> None:
         with tempfile.TemporaryDirectory(prefix="vigia-") as staging:
             stored.add(days.stage(model, columns, day, Path(staging), report))
         report(stored.rows - done, day.until)
-    end = {"rows": stored.rows, "size": stored.size, "folder": stored.folder, "files": stored.files}
-    lease.end(LogExport.Status.SUCCEEDED, **end)
+    lease.end(
+        LogExport.Status.SUCCEEDED,
+        rows=stored.rows,
+        size=stored.size,
+        folder=stored.folder,
+        files=stored.files,
+    )
 
 
 class _Stored:

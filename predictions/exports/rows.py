@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -65,7 +65,7 @@ def pieces(model_id: int, low: uuid.UUID, high: uuid.UUID) -> Iterator[tuple[lis
 def _piece(
     model_id: int, low: uuid.UUID, high: uuid.UUID, clients: dict[int | None, str | None]
 ) -> list[LoggedRow]:
-    fetched: list[tuple[object, ...]] = []
+    fetched: list[tuple[Any, ...]] = []
     length = 0
     with transaction.atomic(), connection.chunked_cursor() as cursor:
         cursor.execute(_PIECE, [model_id, str(low), str(high), PIECE])
@@ -75,7 +75,7 @@ def _piece(
     unknown = {row[2] for row in fetched} - clients.keys()
     if unknown:
         clients.update(User.objects.filter(pk__in=unknown).values_list("pk", "username"))
-    return [LoggedRow(*row[:2], clients[row[2]], *row[3:]) for row in fetched]  # type: ignore[arg-type,index]
+    return [LoggedRow._make((*row[:2], clients[row[2]], *row[3:])) for row in fetched]
 
 
 def _outcomes(model_id: int, first: str, last: str) -> Outcomes:

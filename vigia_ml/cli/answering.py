@@ -176,8 +176,8 @@ def export_log(
 ) -> None:
     """Export the log with its outcomes as Parquet files, one folder a day, for DuckDB, pandas or Spark."""
     with session.client(retries=PATIENT_RETRIES) as client:
-        window = {"since": moment(since), "until": moment(until)}
-        done = client.export_log(model, out, **window, progress=session.progress)
+        begin = moment(since) or since
+        done = client.export_log(model, out, since=begin, until=moment(until), progress=session.progress)
     fields = {
         "export": done.id, "status": done.status, "since": done.since, "until": done.until,
         "rows": done.rows, "files": sum(file.rows is not None for file in done.files), "bytes": done.bytes,
