@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import re
 import threading
 import uuid
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
@@ -563,3 +565,24 @@ def test_pieces_groups_and_files_lose_no_row(
     assert len(files) == 5
     assert sum(file["rows"] for file in files) == 60
     assert (manifest(tmp_path)["rows"], manifest(tmp_path)["outcomes"]) == (60, 15)
+
+
+def test_the_examples_of_the_documentation_work(
+    churn: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for n, row in enumerate(
+        logged(churn, *(DAY + n * HOUR for n in range(6)), cells=cells(churn, tenure=30))
+    ):
+        record_outcome(row, n % 2 == 0)
+    exported(tmp_path / "log", since=DAY)
+    page = (settings.BASE_DIR / "docs" / "log-export.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    [statements] = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    with duckdb.connect() as database:
+        view, by_day, by_tenure = filter(str.strip, statements.replace("2026-11-01", f"{DAY:%F}").split(";"))
+        database.execute(view)
+        assert database.execute(by_day).fetchall() == [(DAY.date(), 1, 6, 0.75, 1.0, 0.5)]
+        assert database.execute(by_tenure).fetchall() == [(2, 0.75)]
+    [code] = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "pyarrow" in each]
+    exec(compile(code.replace("2026-11-01", f"{DAY:%F}"), "log-export.md", "exec"), {})
+    assert "0.75" in capsys.readouterr().out
