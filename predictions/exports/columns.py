@@ -215,8 +215,6 @@ _NULL: Final = "null"
 class Unexportable(Conflict):
     """A logged value does not fit the type of its column."""
 
-    code = "unexportable"
-
     def __init__(self, version: str, column: str, identifier: str, reason: object) -> None:
         super().__init__(
             f"prediction {identifier} of {version} cannot be exported: its {column} cannot be read by "

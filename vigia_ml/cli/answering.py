@@ -42,8 +42,9 @@ PATIENT_RETRIES = 8
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
-    for function in (predict, log, export_log, outcomes, quality, drift, recommend):
+    for function in (predict, log, outcomes, quality, drift, recommend):
         command(app)(function)
+    command(app, "export-log")(export_log)
 
 
 def predict(
