@@ -204,6 +204,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
     "remove-expired-keys": _housekeeping("remove_expired_keys", 300.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
+    "remove-old-exports": _housekeeping("remove_old_exports", 3600.0),
     "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
     "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
     "review-models": _housekeeping("review_models", float(REVIEW_SECONDS)),
@@ -297,6 +298,8 @@ SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # rows waiting, per 
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that wait longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
+EXPORT_KEEP_DAYS = env.number("EXPORT_KEEP_DAYS", 7)  # files of log exports; 0: for ever
+EXPORT_MAX_BYTES = env.number("EXPORT_MAX_BYTES", 20 * 2**30)  # of one log export
 LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 0: none
 # The views check lengths by route and answer in the API's error shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
@@ -443,6 +446,7 @@ UNFOLD: dict[str, Any] = {
                 _link("Batches", "batch_prediction", "admin:predictions_batch_changelist", _MODELS),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+                _link("Exports", "download", "admin:predictions_logexport_changelist", _LOG),
             ),
             _group(
                 "Events",

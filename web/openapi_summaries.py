@@ -36,6 +36,12 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         {
             "list_predictions": "List the predictions of a model",
             "get_prediction": "Show one prediction with its lineage",
+            "request_log_export": "Export a window of the log as Parquet",
+            "list_log_exports": "List the exports of a model's log",
+            "get_log_export": "Show one export with its files",
+            "cancel_log_export": "Cancel an export",
+            "get_log_export_file": "Download one file of an export",
+            "get_log_export_archive": "Download all files of an export",
         },
     ),
     "Outcomes and quality": (
