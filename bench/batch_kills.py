@@ -102,8 +102,8 @@ def inside(rows: int, folder: Path) -> dict[str, Any]:
     path.unlink()
     source = requests.Source(folder=place, format="csv", source_name=name, source_size=size)
     with connection.cursor() as cursor:
-        cursor.execute("SHOW data_directory")
-        postmaster = int((Path(cursor.fetchone()[0]) / "postmaster.pid").read_text().split()[0])
+        cursor.execute("SELECT pg_backend_pid()")
+        postmaster = parent(cursor.fetchone()[0])
     killed: list[dict[str, Any]] = []
     turns = ["predictions.batch", "predictions.batchshare"]
     with starting() as started:
@@ -151,6 +151,10 @@ def inside(rows: int, folder: Path) -> dict[str, Any]:
         "answered": answered,
         "result_bytes": batch.result_bytes,
     }
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def count_lines(pieces: Iterator[bytes]) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-from typing import IO, Any, Final
+from dataclasses import dataclass, replace
+from typing import IO, Final
 
 from django.conf import settings
 
 from core.errors import Conflict
-from vigia_ml.schema import InvalidRows
+from vigia_ml.schema import Fault, InvalidRows
 from vigia_ml.schema.faults import clip
 
 LONGEST_PATH: Final = 1_000
@@ -58,13 +58,12 @@ def open_file(location: str, path: str) -> IO[bytes]:
         )
     parts = path.split("/")
     if len(path) > LONGEST_PATH or "\x00" in path or any(part in ("", ".", "..") for part in parts):
-        raise _refused(
-            path, "unsafe_path", "path must be relative to the location, without empty parts, '.' or '..'"
-        )
+        message = "path must be relative to the location, without empty parts, '.' or '..'"
+        raise _refused(path, Fault("path", "unsafe_path", message))
     try:
         return os.fdopen(_walk(folder, parts), "rb")
     except OSError as error:
-        raise _refused(path, *_reason(error)) from None
+        raise _refused(path, _fault(error)) from None
 
 
 def fingerprint(file: IO[bytes]) -> Fingerprint:
@@ -108,16 +107,16 @@ def _walk(folder: str, parts: list[str]) -> int:
     return file
 
 
-def _reason(error: OSError) -> tuple[str, str]:
-    """Returns (code, message) of a file that cannot be opened."""
+def _fault(error: OSError) -> Fault:
+    """Returns the fault of a file that cannot be opened."""
     if isinstance(error, IsADirectoryError):
-        return "not_a_file", "path must name a regular file"
+        return Fault("path", "not_a_file", "path must name a regular file")
     if isinstance(error, PermissionError):
-        return "unreadable_file", "the service may not read this file: ask the operator"
-    # Of a link: ELOOP, or ENOTDIR in the middle of the path. Absent files and links get one answer.
-    return "no_such_file", "the location has no such file (symbolic links are not followed)"
+        return Fault("path", "unreadable_file", "the service may not read this file: ask the operator")
+    # A link raises ELOOP, or ENOTDIR in the middle of the path; links and absent files get one answer.
+    message = "the location has no such file (symbolic links are not followed)"
+    return Fault("path", "no_such_file", message)
 
 
-def _refused(path: str, code: str, message: str) -> InvalidRows:
-    details: dict[str, Any] = {"value": clip(path), "has_value": True}
-    return InvalidRows.single("path", code, message, **details)
+def _refused(path: str, fault: Fault) -> InvalidRows:
+    return InvalidRows([replace(fault, value=clip(path), has_value=True)], message=fault.message)

@@ -88,7 +88,7 @@ def _remove(name: str) -> None:
 
 def _copied(folder: str, stream: IO[bytes], *, is_gzip: bool, limit: int) -> Upload:
     name = f"{folder}/{NAME}"
-    source = _Measured(gzip.GzipFile(fileobj=stream, mode="rb") if is_gzip else stream, limit)
+    source: Any = _Measured(gzip.GzipFile(fileobj=stream, mode="rb") if is_gzip else stream, limit)
     try:
         default_storage.save(name, File(source, name))
     except VigiaError:
@@ -126,7 +126,7 @@ class _Measured(io.RawIOBase):
         except (EOFError, zlib.error, gzip.BadGzipFile):
             raise Malformed(
                 "the body is no complete gzip file; send it again, or without Content-Encoding",
-                code="invalid_gzip",
+                code="malformed_gzip",
             ) from None
         self.head = self.head or piece[:_HEAD_BYTES]
         self.size += len(piece)

@@ -11,6 +11,7 @@ from typing import IO, Any, ClassVar, Final
 
 from django.conf import settings
 from django.core.files.base import File
+from django.db.models import QuerySet
 from django.http import QueryDict, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -257,7 +258,7 @@ def shown(request: Request, batch: Batch) -> dict[str, Any]:
     return dict(BatchSerializer(batch, context={"request": request}).data)
 
 
-def visible(request: Request, model: RegisteredModel) -> Any:
+def visible(request: Request, model: RegisteredModel) -> QuerySet[Batch, Batch]:
     """Returns the batches that a client may see: its own, or all with the right `read_log`."""
     rows = model.batches.select_related("registered_model", "version", "requested_by")
     if permissions.may(request.user, "read_log", model):
@@ -294,7 +295,8 @@ def _media_type(request: Request) -> str:
 def _part(data: QueryDict) -> tuple[Any, sources.Packing]:
     """Returns the file of a form, and its packing by its format field, its name or its Content-Type."""
     _refuse_unknown(data, ("file", "format", "csrfmiddlewaretoken"))
-    file, given = data.get("file"), data.get("format")
+    file: Any = data.get("file")
+    given = data.get("format")
     if not isinstance(file, File):
         message = "send the file as the part file, with a file name"
         raise InvalidRows.single("file", "missing_field" if file is None else "not_a_file", message)

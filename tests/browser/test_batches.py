@@ -37,9 +37,7 @@ def file(tmp_path: Path, customer: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_file_is_scored_from_the_form_to_the_downloads(
-    page: Any, churn: ModelVersion, file: Path
-) -> None:
+def test_a_file_is_scored_from_the_form_to_the_downloads(page: Any, churn: ModelVersion, file: Path) -> None:
     page.goto(f"/admin/training/registeredmodel/{churn.registered_model_id}/change/")
     page.get_by_role("link", name="Score a file…").click()
     assert page.get_by_label("Model").input_value() == "churn"

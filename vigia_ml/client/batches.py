@@ -332,7 +332,7 @@ def _written(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
         with path.open("wb") as plain:
             yield plain
         return
-    with gzip.open(path, "wb", _LEVEL) as packed, io.BufferedWriter(packed, 2**20) as out:  # type: ignore[type-var]
+    with gzip.open(path, "wb", _LEVEL) as packed, io.BufferedWriter(packed, 2**20) as out:
         yield out
 
 

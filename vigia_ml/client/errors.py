@@ -134,7 +134,7 @@ class RunFailed(VigiaError):
 class NotFinished(VigiaError):
     """The job did not end within the time that the caller gave; it goes on. `job` is its last state."""
 
-    code = "not_finished"
+    code = "still_running"
 
     def __init__(self, message: str, job: Any) -> None:
         super().__init__(message)

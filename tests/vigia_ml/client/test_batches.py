@@ -85,7 +85,8 @@ def test_rows_of_every_shape_give_the_same_answers(
 ) -> None:
     import pandas as pd
 
-    given, options = customers(25), {}
+    given = customers(25)
+    options: dict[str, Any] = {}
     sent: Any
     if shape == "csv.gz":
         sent = tmp_path / "rows.csv.gz"
