@@ -21,7 +21,7 @@ from django.conf import settings
 
 from core.errors import TooLarge
 from predictions.batches import chunks, files, reading
-from predictions.models import Batch
+from predictions.models import Batch, BatchChunk
 from training.jobs.leases import Lease
 from training.serving.engine_cache import Served
 from vigia_ml import sandbox
@@ -117,7 +117,7 @@ def _split(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int
             yield last.number + 1
 
 
-def _line_behind(stream: IO[bytes], last: Any) -> int:
+def _line_behind(stream: IO[bytes], last: BatchChunk) -> int:
     """Returns the number of the line behind a chunk."""
     stream.seek(last.start)
     return last.line + len(stream.read(last.end - last.start).splitlines())

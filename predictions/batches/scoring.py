@@ -108,8 +108,8 @@ class Scorer:
                     raise self._stopped_by(chunk, answers.faults)
                 end = self._write_files(chunk, read, answers)
                 if self._commit(chunk, answers, generation, end, until):
-                    break
-        self._count(answers.prepared, end)
+                    self._count(answers.prepared, end)
+                    return
 
     @contextmanager
     def _changes_held_off(self, needed: bool) -> Iterator[None]:
