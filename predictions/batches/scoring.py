@@ -308,6 +308,8 @@ class Scorer:
     def _count(self, prepared: Prepared | None, end: ChunkEnd) -> None:
         if prepared is not None:
             prepared.count_rows(ROUTE)
+            counters.count("vigia_log_rows_total", by=end.scored)
+            counters.count("vigia_log_commits_total")
         counters.count("vigia_batch_rows_total", self.model.name, "scored", by=end.scored)
         if end.invalid:
             counters.count("vigia_batch_rows_total", self.model.name, "invalid", by=end.invalid)
