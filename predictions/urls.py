@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from predictions.views import batches, drift, outcomes, predictions, quality, replays, rollouts
+from predictions.views import batches, drift, exports, outcomes, predictions, quality, replays, rollouts
 
 _ROLLOUTS = [
     path("", rollouts.RolloutsView.as_view(), name="rollouts"),
@@ -23,11 +23,19 @@ _VERSION = [
     path("replays/<int:replay>/", replays.ReplayView.as_view(), name="replay"),
     path("replays/<int:replay>/cancel/", replays.CancelReplayView.as_view(), name="cancel-replay"),
 ]
+_EXPORTS = [
+    path("", exports.LogExportsView.as_view(), name="log-exports"),
+    path("<int:export>/", exports.LogExportView.as_view(), name="log-export"),
+    path("<int:export>/cancel/", exports.CancelLogExportView.as_view(), name="cancel-log-export"),
+    path("<int:export>/archive/", exports.LogExportArchiveView.as_view(), name="log-export-archive"),
+    path("<int:export>/files/<path:path>", exports.LogExportFileView.as_view(), name="log-export-file"),
+]
 _MODEL: list[URLPattern | URLResolver] = [
     path("predictions/", predictions.PredictionsView.as_view(), name="predictions"),
     path("versions/<int:number>/", include(_VERSION)),
     path("batches/", include(_BATCHES)),
     path("rollouts/", include(_ROLLOUTS)),
+    path("log-exports/", include(_EXPORTS)),
     path("outcomes/", outcomes.OutcomesView.as_view(), name="outcomes"),
     path("quality/", quality.QualityView.as_view(), name="quality"),
     path("drift/", drift.DriftView.as_view(), name="drift"),

@@ -189,7 +189,7 @@ class Application:
         try:
             await self._take(scope, incoming, send, expects=expects)
         except Refused as refused:
-            await _send(fast_path.refusal(refused.status, refused.cause), send)
+            await _send(fast_path.refusal(refused.status, refused.cause, scope["path"]), send)
         except Gone:
             log.debug("a client disconnected before its request was complete")
         finally:

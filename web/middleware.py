@@ -15,6 +15,7 @@ from uuid_utils import uuid7
 from core.database import limits
 from core.errors import UnsupportedBody
 from web import charsets, errors, route_labels
+from web.error_shapes import shaped
 from web.log_filter import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
@@ -96,7 +97,7 @@ class RefuseUnreadableBodies:
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
         body = {"code": code, "message": message, "request_id": errors.request_id(request)}
         errors.count(body)
-        return JsonResponse({"error": body}, status=status)
+        return JsonResponse(shaped(request.path, body, status), status=status)
 
 
 class AppendSlashToPages(CommonMiddleware):

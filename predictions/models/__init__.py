@@ -10,6 +10,7 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 """
 
 from predictions.models.batches import Batch, BatchChunk, BatchShare
+from predictions.models.exports import LogExport
 from predictions.models.locks import Lock
 from predictions.models.log import Erasure, JSONText, Prediction, RemovedMonth, decoded
 from predictions.models.outcomes import Outcome
@@ -28,6 +29,7 @@ __all__ = [
     "Erasure",
     "JSONText",
     "Lock",
+    "LogExport",
     "Outcome",
     "Prediction",
     "QualityHour",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 import httpx
 
-from vigia_ml.client import batches, endpoints, jobs, predicting, pushes, settings, wire
+from vigia_ml.client import batches, endpoints, exports, jobs, predicting, pushes, settings, wire
 from vigia_ml.client.batches import AsyncBatch, Format, OnInvalid
 from vigia_ml.client.core import Core, Time
 from vigia_ml.client.flow import Flow
@@ -98,6 +98,9 @@ class AsyncClient:
     evaluate = _waiting(jobs.evaluate)
     compare = _waiting(jobs.compare)
     replay = _waiting(jobs.replay)
+    export_log = _waiting(exports.export_log)
+    log_exports = _waiting(exports.log_exports)
+    download_log_export = _waiting(exports.download_log_export)
 
     async def version(self, model: str, number: int) -> AsyncVersion:
         """Returns one version; see `Client.version`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 import httpx
 
-from vigia_ml.client import batches, endpoints, jobs, predicting, pushes, settings, wire
+from vigia_ml.client import batches, endpoints, exports, jobs, predicting, pushes, settings, wire
 from vigia_ml.client.batches import Batch, Format, OnInvalid
 from vigia_ml.client.blocking import BlockingDriver
 from vigia_ml.client.core import Core, Time
@@ -105,6 +105,9 @@ class Client:
     evaluate = _blocking(jobs.evaluate)
     compare = _blocking(jobs.compare)
     replay = _blocking(jobs.replay)
+    export_log = _blocking(exports.export_log)
+    log_exports = _blocking(exports.log_exports)
+    download_log_export = _blocking(exports.download_log_export)
 
     def version(self, model: str, number: int) -> Version:
         """Returns one version: metrics, gate, lineage, schema, engine."""

@@ -101,6 +101,7 @@ class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
     ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers.
+    places : name of a column -> its position.
     open : (position, column) of each category that accepts any level but whose training levels are known.
     read_for_warnings : those, and the columns of dates.
     """
@@ -111,11 +112,17 @@ class CompiledSchema:
 
         self.schema = schema
         self.coder = Coder(schema)
+        self.places = {name: at for at, name in enumerate(schema.names)}
         self._codes = {at: dict(table) for at, table in self.coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
         canonical = _spelling_of(schema, frozenset(schema.names))
         self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
         self._seen_once: set[frozenset[str]] = set()
+        fields: Any = [
+            (f"f{at}", decoded_type(column) | None if column.nullable else decoded_type(column))
+            for at, column in enumerate(schema.columns)
+        ]
+        self._in_order = msgspec.defstruct("Row", fields, array_like=True, gc=False)
         self._lock = threading.Lock()
         self.encode_lines = msgspec.json.Encoder().encode_lines
         self.ranges = tuple(ranges(schema))
@@ -150,6 +157,20 @@ class CompiledSchema:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
                 return None
         return None
+
+    def accept(self, rows: Sequence[tuple[Any, ...]], keys: list[str | None]) -> Rows | None:
+        """Returns rows of decoded JSON values in the schema's order, all valid; else None, as `decode` does.
+
+        Parameters
+        ----------
+        rows : one value per column, absent ones as None. keys : valid client keys.
+        """
+        try:
+            # msgspec checks types and bounds in C; NaN passes no bound.
+            values, coded = self._read([astuple(msgspec.convert(row, self._in_order)) for row in rows])
+        except (msgspec.ValidationError, Declined):
+            return None
+        return Rows(self, values, keys, coded)
 
     def decode_lines(self, lines: Sequence[bytes], *, arrays: bool = False) -> Rows | None:
         """Returns the rows of lines of JSON, each one row, all valid; else None.

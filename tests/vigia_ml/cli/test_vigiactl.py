@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from django.contrib.auth.models import Permission, User
 from typer.testing import CliRunner, Result
 
 from predictions.models import Batch, Outcome, Prediction
+from tests.predictions.exports.test_export_log import DAY, HOUR, NEXT, ids_in, in_order, logged
 from tests.server import ROOT, Server
 from tests.trained import SAMPLES, train_sample
 from tests.vigia_ml.client.conftest import Working, address
@@ -448,3 +450,17 @@ def test_a_terminal_gets_colours_and_its_width(process: list[str]) -> None:
     os.close(main)
     assert b"\x1b[1m" in shown
     assert b"churn" in shown
+
+
+def test_the_log_is_exported_as_a_dataset(
+    churn: ModelVersion, run: Run, working: Working, tmp_path: Path
+) -> None:
+    made = logged(churn, DAY, DAY + HOUR, NEXT)
+    with working():
+        result = run(
+            "export-log", "churn", "--since", f"{DAY:%F}", "--until", f"{NEXT:%F}", "--out", tmp_path
+        )
+    assert re.search(r"rows +2\b", result.stdout)
+    assert ids_in(tmp_path) == in_order(*made[:2])
+    run("export-log", "churn", "--since", "soon", "--out", tmp_path, code=1)
+    run("export-log", "churn", "--out", tmp_path, code=2)
