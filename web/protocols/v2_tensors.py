@@ -186,7 +186,8 @@ class BinaryTail:
 
     def _texts(self, tensor: InputTensor, at: int, size: int) -> list[Any]:
         """Reads `size` texts of UTF-8, each behind its length in 4 bytes."""
-        end, content, texts = self._at, self._content, []
+        end, content = self._at, self._content
+        texts: list[str] = []
         while at < end:
             stop = at + 4 + _LENGTH.unpack_from(content, at)[0] if at + 4 <= end else end + 1
             if stop > end or len(texts) == size:
