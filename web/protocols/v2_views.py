@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
@@ -180,7 +181,10 @@ class InferView(ProtocolView):
     @extend_schema(
         operation_id="v2_infer",
         request=InferRequestSerializer,
-        responses=InferResponseSerializer,
+        responses={
+            (200, "application/json"): InferResponseSerializer,
+            (200, "application/octet-stream"): OpenApiTypes.BINARY,
+        },
         parameters=[JSON_LENGTH],
         examples=[EXAMPLE],
     )
