@@ -18,7 +18,6 @@ from vigia_ml.schema.faults import clip, counted, echo
 
 MOST_DIMENSIONS: Final = 8
 LARGEST_SHAPE: Final = 2**31
-CODE: Final = "bad_tensor"
 
 _FORMATS: Final = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
@@ -78,7 +77,7 @@ def datatype_of(column: Column) -> str:
 
 
 def fault(field: str | None, message: str, **details: Any) -> InvalidRows:
-    return InvalidRows.single(None if field is None else clip(field), CODE, message, **details)
+    return InvalidRows.single(None if field is None else clip(field), "bad_tensor", message, **details)
 
 
 def read_shape(tensor: InputTensor) -> tuple[int, int]:
