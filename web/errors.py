@@ -146,7 +146,11 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
 
 def _field_details(detail: Any, field: str | None = None) -> list[dict[str, Any]]:
     if isinstance(detail, dict):
-        return [item for name, inner in detail.items() for item in _field_details(inner, str(name))]
+        return [
+            item
+            for name, inner in detail.items()  # of an array: position -> faults
+            for item in _field_details(inner, field if isinstance(name, int) else str(name))
+        ]
     if isinstance(detail, list):
         return [item for inner in detail for item in _field_details(inner, field)]
     names = {"required": "missing_field", "null": "null_not_allowed", "blank": "null_not_allowed"}

@@ -20,11 +20,28 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "predict_version": "Predict with one version, active or not",
         },
     ),
+    "Batches": (
+        "Files of any size, scored as jobs. Every row is committed in the log.",
+        {
+            "request_batch": "Score a file",
+            "list_batches": "List the batches of a model",
+            "get_batch": "Show one batch",
+            "cancel_batch": "Cancel a batch",
+            "get_batch_results": "Download the results of a batch",
+            "get_batch_errors": "Download the faults of a batch",
+        },
+    ),
     "Log": (
         "Logged predictions with inputs, version and lineage.",
         {
             "list_predictions": "List the predictions of a model",
             "get_prediction": "Show one prediction with its lineage",
+            "request_log_export": "Export a window of the log as Parquet",
+            "list_log_exports": "List the exports of a model's log",
+            "get_log_export": "Show one export with its files",
+            "cancel_log_export": "Cancel an export",
+            "get_log_export_file": "Download one file of an export",
+            "get_log_export_archive": "Download all files of an export",
         },
     ),
     "Outcomes and quality": (
@@ -99,6 +116,22 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "list_replays": "List the replays of a version",
             "get_replay": "Show one replay",
             "cancel_replay": "Cancel a replay",
+        },
+    ),
+    "Events": (
+        "Events, and the subscriptions that send them to webhooks, e-mail and Slack.",
+        {
+            "list_events": "List the events",
+            "list_subscriptions": "List the subscriptions",
+            "create_subscription": "Subscribe to events",
+            "get_subscription": "Show one subscription",
+            "change_subscription": "Change a subscription",
+            "delete_subscription": "Delete a subscription",
+            "test_subscription": "Send a test message",
+            "rotate_subscription_secret": "Give a webhook a new secret",
+            "list_deliveries": "List the deliveries of a subscription",
+            "replay_subscription": "Deliver dead letters or a span of events again",
+            "replay_delivery": "Deliver one event again",
         },
     ),
     "Recommend": (

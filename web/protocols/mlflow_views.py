@@ -34,7 +34,7 @@ _TABLE: Final = {
     "properties": {
         "columns": {"type": "array", "items": {"type": "string"}},
         "data": _ROWS | {"items": {"type": "array"}},
-        "index": {"type": "array", "description": "Not read; one label for each row."},
+        "index": {"type": "array", "description": "One label for each row; not read."},
     },
 }
 _FORMS: Final[dict[str, Any]] = {
@@ -46,7 +46,7 @@ _FORMS: Final[dict[str, Any]] = {
 BODY: Final = {
     "application/json": {
         "type": "object",
-        "properties": _FORMS | {"params": {"type": "object", "description": "Not read."}},
+        "properties": _FORMS | {"params": {"description": "Not read."}},
         "oneOf": [{"required": [name]} for name in _FORMS],
     },
     "text/csv": OpenApiTypes.STR,
@@ -116,11 +116,6 @@ class InvocationsView(ProtocolView):
                 f"Content-Type {kind[:60]!r} is not supported; send application/json or text/csv"
             )
         return mlflow.read_json(ready, data.raw)
-
-
-@extend_schema(exclude=True)
-class EndpointInvocationsView(InvocationsView):
-    """The same, at the address that MLflow's deployment client asks."""
 
 
 @require_safe
