@@ -54,6 +54,13 @@ def test_an_artifact_key_equal_to_the_secret_key_is_a_warning_off_the_local_stac
     assert message_ids(deploy=True) == set()
 
 
+def test_a_location_without_its_folder_is_a_warning(deployed: Any, tmp_path: Path) -> None:
+    deployed.BATCH_LOCATIONS = {"nightly": str(tmp_path)}
+    assert message_ids() == set()
+    deployed.BATCH_LOCATIONS["archive"] = str(tmp_path / "none")
+    assert message_ids() == {"vigia.W023"}
+
+
 def test_serving_every_host_is_a_warning(deployed: Any) -> None:
     deployed.ALLOWED_HOSTS = ["*"]
     assert message_ids(deploy=True) == {"vigia.W003"}

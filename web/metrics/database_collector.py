@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from core.metrics.definitions import TABLE
 from core.models import Event
 from core.uuid7 import time_of
-from predictions.models import DriftReview, LogExport, Replay, Verdict
+from predictions.models import Batch, BatchShare, DriftReview, LogExport, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
 from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
@@ -35,6 +35,8 @@ KINDS: Final[dict[str, type[Job]]] = {
     "training_run": TrainingRun,
     "comparison": Comparison,
     "replay": Replay,
+    "batch": Batch,
+    "batch_share": BatchShare,
     "log_export": LogExport,
 }
 MOST_WAITING: Final = 10_000
