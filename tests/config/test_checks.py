@@ -133,5 +133,5 @@ def test_committing_to_the_local_disk_alone_is_durable() -> None:
 def test_every_message_has_a_unique_id() -> None:
     source = Path(checks.__file__).read_text(encoding="utf-8")
     ids = [part.partition('"')[0] for part in source.split('id="')[1:]]
-    assert len(ids) == len(set(ids)) == 15
+    assert len(ids) == len(set(ids)) == 16
     assert all(part.startswith(("vigia.E0", "vigia.W0")) for part in ids)
