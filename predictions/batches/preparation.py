@@ -21,7 +21,7 @@ from django.conf import settings
 
 from core.errors import TooLarge
 from predictions.batches import chunks, files, reading
-from predictions.models import Batch
+from predictions.models import Batch, BatchChunk
 from training.jobs.leases import Lease
 from training.serving.engine_cache import Served
 from vigia_ml import sandbox
@@ -117,7 +117,7 @@ def _split(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int
             yield last.number + 1
 
 
-def _line_behind(stream: IO[bytes], last: Any) -> int:
+def _line_behind(stream: IO[bytes], last: BatchChunk) -> int:
     """Returns the number of the line behind a chunk."""
     stream.seek(last.start)
     return last.line + len(stream.read(last.end - last.start).splitlines())
@@ -133,7 +133,7 @@ def _behind_mark(stream: IO[bytes]) -> int:
 
 
 def _rows_as_they_are_read(lease: Lease, batch: Batch, schema: DatasetSchema) -> dict[str, Any]:
-    """Checks the file; writes the rows anew if they cannot be read as they came. Returns `Batch.prepared`."""
+    """Checks the file; rewrites rows that cannot be read by their bytes. Returns `Batch.prepared`."""
     name = ""
     if batch.gzip:
         name = files.attempt_name("unpacked", lease.owner, "rows")
