@@ -250,12 +250,13 @@ def test_a_test_without_a_dispatcher_and_one_that_hangs_say_so(
     reader: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "SEND_SECONDS", 0.3)
-    monkeypatch.setattr(trials, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(trials, "CLAIM_SECONDS", 0.5)
     with receiver(hanging) as there:
         here = f"{SUBSCRIPTIONS}{subscribe(reader, address=there.address).json()['id']}/test/"
         alone = reader.post(here).json()
-        assert not alone["delivered"] and "is the process “events” running?" in alone["answer"]
-        monkeypatch.setattr(trials, "WAIT_SECONDS", 5.0)
+        said = "the test was not sent: the process “events” does not run"
+        assert alone == {"delivered": False, "answer": said}
+        monkeypatch.setattr(trials, "CLAIM_SECONDS", 5.0)
         with running():
             hung = reader.post(here).json()
     assert hung == {"delivered": False, "answer": "the receiver did not answer within 0 s"}
