@@ -19,8 +19,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
-from core.events import emit, placing
+from core.events import emit
 from core.models import Delivery
+from tests.core.events.recording import await_
 from tests.recommender.conftest import add_movies, build_index
 from tests.server import ROOT, Server
 from tests.trained import train_sample
@@ -89,7 +90,8 @@ def known(
     subscription = create(server, key, "/api/v1/subscriptions/", hook)["id"]
     with transaction.atomic():
         emit("drift.found", model="churn", subject="version 1", data={"columns": ["tenure"]})
-    placing.place()
+    deliveries = Delivery.objects.filter(subscription=subscription)
+    await_(deliveries.exists)
     rollout = create(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
     return {
         "key": key,
@@ -100,7 +102,7 @@ def known(
         "path.replay": create(server, key, f"{API}/versions/2/replays/", window)["id"],
         "path.rollout": rollout["id"],
         "path.subscription": subscription,
-        "path.delivery": Delivery.objects.get(subscription=subscription).pk,
+        "path.delivery": deliveries.get().pk,
         "path.prediction": ids[0],
         "path.recommendation": recommended["id"],
         "path.movie_id": [1, 2, 3],
