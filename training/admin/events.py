@@ -68,7 +68,7 @@ def _kind(name: str) -> str:
 
 
 def _state(row: Delivery) -> str:
-    return badge(row.get_state_display(), STATES[row.state])
+    return badge("dead letter" if row.state == "dead" else row.state, STATES[row.state])
 
 
 def _counts(row: Event) -> str:
@@ -229,7 +229,7 @@ class DeliveryAdmin(EventsAdmin):
         column("state_name", "state", _state),
         column("attempts_made", "attempts", lambda row: row.attempts),
         column("next", "next attempt (UTC)", lambda row: row.next_at if row.state == "pending" else "–"),
-        column("why", "last error", lambda row: emphasised("error", row.error) if row.error else "–"),
+        column("why", "last error", lambda row: emphasised("key", row.error) if row.error else "–"),
     ]
     list_filter: ClassVar = [by_choice("state", Delivery.State), SubscriptionFilter, AfterParameter]
     fields: ClassVar = ["state"]
@@ -244,7 +244,7 @@ class DeliveryAdmin(EventsAdmin):
         return visible.select_related("subscription", "event")
 
     def page(self, request: HttpRequest, row: Delivery) -> dict[str, Any]:
-        return {"title": f"Delivery to {row.subscription}", "delivery": row, "tone": STATES[row.state]}
+        return {"title": f"Delivery to {row.subscription}", "delivery": row, "state": _state(row)}
 
     def replay_page(self, request: HttpRequest, delivery_id: int) -> HttpResponse:
         """Queues a finished delivery again on POST."""
