@@ -114,7 +114,10 @@ def test_a_webhook_from_the_form_shows_its_secret_once(reader: Client) -> None:
         ({"name": "taken"}, "already exists"),
     ],
 )
-def test_an_invalid_form_says_what_is_wrong(reader: Client, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_form_says_what_is_wrong(
+    reader: Client, settings: Any, changes: dict[str, Any], message: str
+) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     subscribed("reader", name="taken")
     answer = reader.post(f"{SUBSCRIPTIONS}add/", FORM | changes)
     assert answer.status_code == 200 and message in answer.content.decode()
