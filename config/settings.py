@@ -204,6 +204,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
     "remove-expired-keys": _housekeeping("remove_expired_keys", 300.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
+    "remove-old-exports": _housekeeping("remove_old_exports", 3600.0),
     "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
     "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
     "review-models": _housekeeping("review_models", float(REVIEW_SECONDS)),
@@ -270,7 +271,6 @@ EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as port 465 has it
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=not EMAIL_USE_SSL)  # STARTTLS
 EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 10)  # seconds for each step of the protocol
-EMAIL_SUBJECT_PREFIX = env.text("EMAIL_SUBJECT_PREFIX", "[Vigía] ")
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", EMAIL_HOST_USER or "vigia@localhost")
 
 # -- limits; all settable ------------------------------------------------------------------------------
@@ -278,6 +278,11 @@ PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
+BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
+BATCH_LOCATIONS = env.folders(env.words("BATCH_LOCATIONS"))  # name=folder, …: files that batches may read
+BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
+BATCH_CHUNK_ROWS = env.number("BATCH_CHUNK_ROWS", 8_000)  # rows that are logged in one transaction
+BATCH_WORKERS = env.number("BATCH_WORKERS", 2)  # processes that share one batch
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
 PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
 STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)
@@ -293,6 +298,8 @@ SHADOW_QUEUE_ROWS = env.number("SHADOW_QUEUE_ROWS", 5_000)  # rows waiting, per 
 SHADOW_LAG_SECONDS = env.number("SHADOW_LAG_SECONDS", 5)  # rows that wait longer are dropped
 IDEMPOTENCY_HOURS = env.number("IDEMPOTENCY_HOURS", 24)
 PARTITIONS_AHEAD = env.number("PARTITIONS_AHEAD", 3)
+EXPORT_KEEP_DAYS = env.number("EXPORT_KEEP_DAYS", 7)  # files of log exports; 0: for ever
+EXPORT_MAX_BYTES = env.number("EXPORT_MAX_BYTES", 20 * 2**30)  # of one log export
 LOG_KEEP_MONTHS = env.number("LOG_KEEP_MONTHS", 0)  # older months are removed; 0: none
 # The views check lengths by route and answer in the API's error shape.
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(PREDICT_MAX_BYTES, 2_621_440)
@@ -436,8 +443,10 @@ UNFOLD: dict[str, Any] = {
             _group(
                 "Log",
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                _link("Batches", "batch_prediction", "admin:predictions_batch_changelist", _MODELS),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
+                _link("Exports", "download", "admin:predictions_logexport_changelist", _LOG),
             ),
             _group(
                 "Events",

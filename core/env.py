@@ -55,6 +55,15 @@ def networks(name: str) -> list[IPv4Network | IPv6Network]:
         raise ImproperlyConfigured(f"{name} must be IP addresses and networks: {error}") from None
 
 
+def folders(pairs: list[str]) -> dict[str, str]:
+    """Returns the folders of ``name=/folder`` by name."""
+    named = [pair.partition("=") for pair in pairs]
+    for pair, (name, _, folder) in zip(pairs, named, strict=True):
+        if not name or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"a folder must be given as name=/folder, not {pair!r}")
+    return {name: folder for name, _, folder in named}
+
+
 def var_dir() -> Path:
     """Returns the directory of all data outside the database (VIGIA_VAR)."""
     return Path(text("VIGIA_VAR", str(BASE_DIR / "var"))).expanduser().absolute()

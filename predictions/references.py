@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from predictions.models import DriftReview, Outcome, Prediction, Replay
+from predictions.models import DriftReview, LogExport, Outcome, Prediction, Replay
 from training.models import Dataset, ModelVersion, RegisteredModel
 from training.registry.archiving import Reference
 
@@ -27,5 +27,6 @@ def references(target: RegisteredModel | ModelVersion | Dataset) -> Iterator[Ref
     )
     if isinstance(target, RegisteredModel):
         yield Reference("outcomes", Outcome.objects.filter(**own)[: MOST_COUNTED + 1].count())
+        yield Reference("log exports", LogExport.objects.filter(**own).count())
     yield Reference("drift reviews", DriftReview.objects.filter(**own).count())
     yield Reference("replays", Replay.objects.filter(**own).count())

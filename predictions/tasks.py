@@ -15,6 +15,7 @@ from knox.models import AuthToken
 from core.events import retention as event_retention
 from predictions import retention
 from predictions.drift import retraining, reviews
+from predictions.exports import files
 from predictions.log import partitions
 from predictions.outcomes import matching
 from predictions.quality import hourly
@@ -53,6 +54,12 @@ def prune_artifacts() -> int:
 def remove_left_pushes() -> int:
     """Removes files of pushes that no unfinished run needs; returns the number of pushes."""
     return pushes.remove_orphans()
+
+
+@shared_task
+def remove_old_exports() -> int:
+    """Removes the files of log exports older than `EXPORT_KEEP_DAYS`; returns the number of exports."""
+    return files.remove_old()
 
 
 @shared_task

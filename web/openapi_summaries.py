@@ -20,11 +20,28 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "predict_version": "Predict with one version, active or not",
         },
     ),
+    "Batches": (
+        "Files of any size, scored as jobs. Every row is committed in the log.",
+        {
+            "request_batch": "Score a file",
+            "list_batches": "List the batches of a model",
+            "get_batch": "Show one batch",
+            "cancel_batch": "Cancel a batch",
+            "get_batch_results": "Download the results of a batch",
+            "get_batch_errors": "Download the faults of a batch",
+        },
+    ),
     "Log": (
         "Logged predictions with inputs, version and lineage.",
         {
             "list_predictions": "List the predictions of a model",
             "get_prediction": "Show one prediction with its lineage",
+            "request_log_export": "Export a window of the log as Parquet",
+            "list_log_exports": "List the exports of a model's log",
+            "get_log_export": "Show one export with its files",
+            "cancel_log_export": "Cancel an export",
+            "get_log_export_file": "Download one file of an export",
+            "get_log_export_archive": "Download all files of an export",
         },
     ),
     "Outcomes and quality": (
@@ -139,6 +156,21 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "suggest_movies": "Suggest titles for a prefix",
             "give_interactions": "Record interactions of users with movies",
             "list_interactions": "List the interactions",
+        },
+    ),
+    "Standard protocols": (
+        "Routes for clients of other model servers, on the same path as the routes above.",
+        {
+            "v2_server": "Show the server in the Open Inference Protocol V2",
+            "v2_model": "Show a model's tensors",
+            "v2_version": "Show a version's tensors",
+            "v2_model_ready": "Ask whether the active version can predict",
+            "v2_version_ready": "Ask whether a version can predict",
+            "v2_infer": "Predict with tensors",
+            "v2_version_infer": "Predict with tensors and one version, active or not",
+            "mlflow_invocations": "Predict with MLflow's scoring protocol",
+            "mlflow_list_endpoints": "List the models as endpoints of MLflow's client",
+            "mlflow_get_endpoint": "Show a model as an endpoint of MLflow's client",
         },
     ),
     "First routes": (

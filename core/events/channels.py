@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from django.conf import settings
-
 from core.models import Event, Subscription
 
 
@@ -72,11 +70,6 @@ def register(name: str, channel: Channel) -> None:
     if name in TABLE:
         raise ValueError(f"the channel {name} is registered already: choose another name")
     TABLE[name] = channel
-
-
-def source() -> str:
-    """Returns the name of this installation in messages, a URI reference."""
-    return settings.PUBLIC_URL or "vigia"
 
 
 def message_of(event: Event, source: str) -> Message:

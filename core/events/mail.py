@@ -81,7 +81,7 @@ def mail(subscription: Subscription, messages: Sequence[Message], to: list[str])
     subject = shown[0]["headline"] if len(shown) == 1 else f"{len(shown)} events"
     context = {"messages": shown, "subscription": subscription, "subject": subject}
     made = EmailMultiAlternatives(
-        f"{settings.EMAIL_SUBJECT_PREFIX}{subject}",
+        f"[Vigía] {subject}",
         render_to_string("core/events/mail.txt", context),
         to=to,
         headers={"Auto-Submitted": "auto-generated", "Message-ID": _message_id(messages)},

@@ -79,7 +79,7 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
 
 
 def shown_address(subscription: Subscription) -> str:
-    """Returns the address without a secret: whoever knows the path of a Slack address can write to it."""
+    """Returns the address for people: the path of a Slack address is a secret, as it lets anybody write."""
     if subscription.channel != "slack":
         return subscription.address
     scheme, _, rest = subscription.address.partition("://")

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Final
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -102,6 +103,6 @@ def _send(subscription: Subscription) -> str:
         model="",
         subject=subscription.name,
         data={"text": "This is a test. Real events come in the same form."},
-        source=channels.source(),
+        source=settings.EVENTS_SOURCE,
     )
     return channels.TABLE[subscription.channel].send(subscription, [message])

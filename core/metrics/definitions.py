@@ -63,6 +63,7 @@ _histogram(
     "model",
     "Time from a complete request for predictions to its answer, commit included.",
 )
+_counter("vigia_batch_rows_total", "model result", "Rows of batches, scored (and logged) or invalid.")
 _counter(
     "vigia_predictions_total", "model version class", "Answered instances; class is empty for a regression."
 )
@@ -81,7 +82,7 @@ _counter("vigia_tasks_total", "task result", "Ended Celery tasks.")
 _gauge("vigia_database_up", "", "1 when the database answered this scrape.")
 _gauge("vigia_ready", "", "1 when predictions can be answered.")
 _gauge("vigia_degraded", "check", "1 when the check finds a problem, 0 when it finds none.")
-_gauge("vigia_jobs", "kind model status", "Jobs (training runs, comparisons, replays) by state.")
+_gauge("vigia_jobs", "kind model status", "Jobs (training runs, comparisons, replays, log exports) by state.")
 _gauge("vigia_active_version", "model", "Number of the active version.")
 _gauge("vigia_stored_bytes", "model kind", "Bytes of a model in the store: artifacts, datasets.")
 _gauge("vigia_active_version_info", "model version engine", "1 for the active version.")

@@ -1,5 +1,5 @@
-"""Admin of the prediction log, outcomes, replays, drift reviews and rollouts."""
+"""Admin of the prediction log, batches, exports, outcomes, replays, drift reviews and rollouts."""
 
-from predictions.admin import log, outcomes, replays, reviews, rollouts
+from predictions.admin import batches, exports, log, outcomes, replays, reviews, rollouts
 
-__all__ = ["log", "outcomes", "replays", "reviews", "rollouts"]
+__all__ = ["batches", "exports", "log", "outcomes", "replays", "reviews", "rollouts"]

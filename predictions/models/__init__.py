@@ -9,6 +9,8 @@ in SQL, with the triggers that keep it append-only. Its indexes:
 - ``(registered_model_id, key, id) WHERE key IS NOT NULL``: the rows of a client key.
 """
 
+from predictions.models.batches import Batch, BatchChunk, BatchShare
+from predictions.models.exports import LogExport
 from predictions.models.locks import Lock
 from predictions.models.log import Erasure, JSONText, Prediction, RemovedMonth, decoded
 from predictions.models.outcomes import Outcome
@@ -18,12 +20,16 @@ from predictions.models.rollups import AnswerTime, ChangedHour, QualityHour, Rol
 
 __all__ = [
     "AnswerTime",
+    "Batch",
+    "BatchChunk",
+    "BatchShare",
     "ChangedHour",
     "DriftFinding",
     "DriftReview",
     "Erasure",
     "JSONText",
     "Lock",
+    "LogExport",
     "Outcome",
     "Prediction",
     "QualityHour",

@@ -22,6 +22,7 @@ class Lock(enum.IntEnum):
     QUALITY = 22125  # the one process that aggregates a model's hours
     SCHEDULED_REVIEW = 22126  # a model's scheduled review; a lock of the session
     STORED_REVIEW = 22127  # storing a version's reviews
+    EXPORTS = 22129  # counting a user's unfinished exports
 
     def take(self, key: int) -> None:
         """Takes the lock, or raises after `lock_timeout`.

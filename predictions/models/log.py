@@ -69,6 +69,8 @@ class Prediction(models.Model):
     probability : of the second class for two classes, else of the predicted class; None for a regression.
     by_class : probabilities of three or more classes in the order of the version's classes; None for other
     tasks, for rows older than this column, and if the model's switch was off. `probabilities` adds the names.
+    batch_id : id of the `Batch` that scored the row; None for the answer to a request. No constraint: the log
+        outlives batches.
     """
 
     id = models.UUIDField(primary_key=True, editable=False)
@@ -86,6 +88,7 @@ class Prediction(models.Model):
     by_class = JSONText(db_column="probabilities", null=True)
     warnings = models.JSONField()
     request_id = models.CharField(max_length=64)
+    batch_id = models.IntegerField(null=True)
 
     class Meta:
         ordering = ["-id"]

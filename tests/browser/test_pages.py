@@ -3,15 +3,18 @@ documentation."""
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from predictions.models import Prediction, Replay
+from predictions.models import LogExport, Prediction, Replay
 from tests.browser.conftest import CHROMIUM
 from tests.predictions.admin.test_log import answered
+from tests.predictions.exports.test_export_log import DAY, HOUR, NEXT, ids_in, logged
 from tests.trained import train_sample
 from training.jobs import leases
 from training.models import Activation, Comparison, ModelVersion
@@ -152,3 +155,28 @@ def test_the_documentations_key_dialog_is_on_screen(page: Any) -> None:
         assert 0 <= box["y"] <= 800 - box["height"], (scheme, box)
         back = page.evaluate("getComputedStyle(document.documentElement).filter")
         assert ("invert" in back) == (scheme == "dark")
+
+
+def test_the_log_is_exported_from_its_page_and_downloaded(page: Any, tmp_path: Path) -> None:
+    churn = train_sample("churn", rows=300)
+    logged(churn, DAY, DAY + HOUR, NEXT, key="customer-7")
+    page.goto(f"/admin/predictions/prediction/?model=churn&period={DAY:%F}")
+    page.get_by_role("link", name="Export as Parquet…").click()
+    page.get_by_role("heading", name="Export the log", level=2).wait_for()
+    assert page.get_by_label("Model").input_value() == "churn"
+    assert page.get_by_label("Since (UTC)").input_value() == f"{DAY:%FT%H:%M}"
+    page.get_by_role("button", name="Queue the export").click()
+    page.get_by_text("this page refreshes itself").wait_for()
+    export = LogExport.objects.get()
+    assert leases.execute(LogExport, export.pk)
+    page.get_by_role("link", name=f"model=churn/day={DAY:%F}/_SUCCESS").wait_for()  # without a reload
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download all").click()
+    archive = tmp_path / "log.zip"
+    download.value.save_as(archive)
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(tmp_path)
+    assert len(ids_in(tmp_path)) == 2
+    with page.expect_download() as download:
+        page.get_by_role("link", name=".parquet").click()
+    assert download.value.suggested_filename.startswith("part-")

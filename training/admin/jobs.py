@@ -30,7 +30,7 @@ class JobAdmin(RegistryAdmin):
     def cancel_page(self, request: HttpRequest, job_id: int) -> HttpResponse:
         """Cancels a job on POST."""
         job = self.get_row(request, job_id)
-        require(request, "train", job.registered_model)
+        self.require_cancel(request, job)
         if request.method == "POST":
             by: Any = request.user
             try:
@@ -50,6 +50,10 @@ class JobAdmin(RegistryAdmin):
                 not row.is_finished for row in shown.result_list
             )
         return response
+
+    def require_cancel(self, request: HttpRequest, row: Job) -> None:
+        """Raises `PermissionDenied` unless the user may cancel the job."""
+        require(request, "train", row.registered_model)
 
     def can_cancel(self, request: HttpRequest, row: Job) -> bool:
         """Returns whether this user may cancel the job and no cancellation is requested yet."""

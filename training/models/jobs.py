@@ -17,6 +17,8 @@ class Job(models.Model):
     Attributes
     ----------
     work : dotted path of the function that does a job of this kind, a `training.jobs.leases.Work`.
+    limits_each_stage : whether the time limits hold for each stage and not for the whole job, whose length
+        depends on the size of its rows.
     cleanup : dotted path of a function that takes the id of a finished job and removes its files; or empty.
     event : kind of the event that the job's end writes; empty: none.
     lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
@@ -36,6 +38,7 @@ class Job(models.Model):
     work: ClassVar[str]
     cleanup: ClassVar[str] = ""
     event: ClassVar[str] = ""
+    limits_each_stage: ClassVar[bool] = False
     FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")

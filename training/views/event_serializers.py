@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
 from core.events import payloads, subscriptions
 from core.events.channels import TABLE as CHANNELS
-from core.events.channels import message_of, source
+from core.events.channels import message_of
 from core.models import Delivery, Event, Subscription
 from training.serializers import LinkedSerializer
 
@@ -31,7 +32,7 @@ class EventSerializer(serializers.Serializer[Any]):
     data = serializers.DictField()  # type: ignore[assignment]
 
     def to_representation(self, instance: Event) -> dict[str, Any]:
-        return payloads.plain(message_of(instance, source()))
+        return payloads.plain(message_of(instance, settings.EVENTS_SOURCE))
 
 
 class EventPageSerializer(serializers.Serializer[Any]):
@@ -187,7 +188,7 @@ class RotateSecretSerializer(serializers.Serializer[Any]):
 
 
 class RedeliverySerializer(serializers.Serializer[Any]):
-    """What to deliver again: the dead letters, or the events of a span of time."""
+    """Dead letters, or the events of a span of time, that are delivered again."""
 
     dead_letters = serializers.BooleanField(default=False, help_text="All dead letters of the subscription.")
     since = serializers.DateTimeField(required=False, help_text="Begin of the span, instead of dead_letters.")

@@ -1,7 +1,8 @@
-"""Commands about answers: predict, log, outcomes, quality, drift, recommend."""
+"""Commands about answers: predict, log, export-log, outcomes, quality, drift, recommend."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands."""
     for function in (predict, log, outcomes, quality, drift, recommend):
         command(app)(function)
+    command(app, "export-log")(export_log)
 
 
 def predict(
@@ -162,6 +164,26 @@ def log(
                 if most is not None and writer.rows >= most:
                     break
     say(session, f"{writer.rows} rows written{'' if output == '-' else f' to {output}'}.")
+
+
+def export_log(
+    session: Session,
+    model: ModelName,
+    since: Annotated[str, typer.Option(help="Begin: 12h, 7d or 2w before now, or a time (ISO 8601, UTC).")],
+    out: Annotated[Path, typer.Option("-o", "--out", "--output", help="Folder of the dataset.")],
+    until: Annotated[
+        str | None, typer.Option(help="End, exclusive; default and latest: the end of the complete log.")
+    ] = None,
+) -> None:
+    """Export the log with its outcomes as Parquet files, one folder a day, for DuckDB, pandas or Spark."""
+    with session.client(retries=PATIENT_RETRIES) as client:
+        begin = moment(since) or since
+        done = client.export_log(model, out, since=begin, until=moment(until), progress=session.progress)
+    fields = {
+        "export": done.id, "status": done.status, "since": done.since, "until": done.until,
+        "rows": done.rows, "files": sum(file.rows is not None for file in done.files), "bytes": done.bytes,
+    }  # fmt: skip
+    show_fields(session, done, fields)
 
 
 def outcomes(

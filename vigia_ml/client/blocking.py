@@ -68,7 +68,16 @@ class BlockingDriver:
     def _send(self, request: Request) -> Reply:
         with ExitStack() as files:
             try:
-                response = self.http.request(**wire.arguments(request, files, wire.pieces))
+                sent = wire.arguments(request, files, wire.pieces)
+                if request.into is None:
+                    response = self.http.request(**sent)
+                else:
+                    response = files.enter_context(self.http.stream(**sent))
+                    if response.is_success:
+                        with request.into.open("wb") as target:
+                            target.writelines(response.iter_bytes(wire.PIECE))
+                        return wire.reply(response, b"")
+                    response.read()
             except httpx.TransportError as error:
                 raise NotReachable(wire.explained(error, self.http.base_url)) from error
         return wire.reply(response)

@@ -49,15 +49,23 @@ class Core:
         timeout: float | None = None,
         idempotency_key: str | None = None,
         content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
     ) -> Flow[T]:
-        """Posts bytes, a CSV file or an upload. The same `Idempotency-Key` accompanies every retry."""
-        headers = {"Idempotency-Key": idempotency_key or new_key()}
+        """Posts bytes, a file (a CSV unless `headers` say otherwise) or an upload. The same `Idempotency-Key`
+        accompanies every retry."""
+        sent = {"Idempotency-Key": idempotency_key or new_key()}
         if isinstance(body, bytes):
-            headers["Content-Type"] = content_type
+            sent["Content-Type"] = content_type
         elif isinstance(body, Path):
-            headers["Content-Type"] = CSV
-        request = Request("POST", path, _texts(params), headers, body, timeout)
+            sent["Content-Type"] = CSV
+        request = Request("POST", path, _texts(params), sent | dict(headers or {}), body, timeout)
         return (yield from self.exchange(request, lambda reply: decoded(reply, kind)))
+
+    def download(self, path: str, into: Path, params: Mapping[str, object] | None = None) -> Flow[Path]:
+        """Writes the answer to a GET into a file and returns the file's path."""
+        # The answer is a file; an error is JSON all the same.
+        request = Request("GET", path, _texts(params), {"Accept": "*/*"}, into=into)
+        return (yield from self.exchange(request, lambda _: into))
 
     def exchange(self, request: Request, read: Callable[[Reply], T]) -> Flow[T]:
         """Sends a request until its answer is final.

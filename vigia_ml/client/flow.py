@@ -32,6 +32,7 @@ class Request:
 
     path : below the address of the service, such as ``/api/v1/models/``.
     body : bytes, a file that is streamed, or a multipart upload. timeout : seconds; None: the client's.
+    into : file that receives the body of a 2xx answer; its `Reply` then has an empty body.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Path | Upload | None = None
     timeout: float | None = None
+    into: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,27 @@ class Replay(Job, frozen=True, kw_only=True):
     result: dict[str, Json] | None = None
 
 
+class ExportedFile(Record, frozen=True, kw_only=True):
+    """One file of an export. rows : None for a manifest or a mark."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int | None = None
+
+
+class LogExport(Job, frozen=True, kw_only=True):
+    """An export of a window of the log. kept_until : time when the service removes the files."""
+
+    since: dt.datetime
+    until: dt.datetime
+    rows: int = 0
+    bytes: int = 0
+    files: list[ExportedFile] = []
+    kept_until: dt.datetime | None = None
+    removed_at: dt.datetime | None = None
+
+
 class VersionFields(Record, frozen=True, kw_only=True, dict=True):
     """One version: metrics, gate, lineage, schema and engine. run : the run of a push, else None."""
 

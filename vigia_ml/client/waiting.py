@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import anyio
@@ -49,9 +49,19 @@ class WaitingDriver:
         return await self._gather(effect)
 
     async def _send(self, request: Request) -> Reply:
-        with ExitStack() as files:
+        async with AsyncExitStack() as files:
             try:
-                response = await self.http.request(**wire.arguments(request, files, wire.async_pieces))
+                sent = wire.arguments(request, files, wire.async_pieces)
+                if request.into is None:
+                    response = await self.http.request(**sent)
+                else:
+                    response = await files.enter_async_context(self.http.stream(**sent))
+                    if response.is_success:
+                        async with await anyio.open_file(request.into, "wb") as target:
+                            async for piece in response.aiter_bytes(wire.PIECE):
+                                await target.write(piece)
+                        return wire.reply(response, b"")
+                    await response.aread()
             except httpx.TransportError as error:
                 raise NotReachable(wire.explained(error, self.http.base_url)) from error
         return wire.reply(response)

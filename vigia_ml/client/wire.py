@@ -6,7 +6,7 @@ import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -56,7 +56,9 @@ def timeouts(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
 
 
-def arguments(request: Request, files: ExitStack, stream: Callable[[BinaryIO], Any]) -> dict[str, Any]:
+def arguments(
+    request: Request, files: ExitStack | AsyncExitStack, stream: Callable[[BinaryIO], Any]
+) -> dict[str, Any]:
     """Returns the arguments of httpx for a request; opened files are closed with `files`.
 
     Parameters
@@ -96,9 +98,10 @@ async def async_pieces(file: BinaryIO) -> AsyncIterator[bytes]:
         yield piece
 
 
-def reply(response: httpx.Response) -> Reply:
+def reply(response: httpx.Response, body: bytes | None = None) -> Reply:
+    """Returns the answer; `body` replaces one that was not read into memory."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(response.status_code, headers, response.content)
+    return Reply(response.status_code, headers, response.content if body is None else body)
 
 
 def explained(error: httpx.TransportError, url: httpx.URL) -> str:

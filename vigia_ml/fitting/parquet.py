@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 import pyarrow as pa
@@ -22,7 +22,7 @@ ROW_GROUP = 50_000
 PREDICTION_FIELD = "_prediction"
 """Column with the id of the row's logged prediction; only in files with rows from the log."""
 
-_ARROW = {
+ARROW_TYPES: Final[Mapping[str, pa.DataType]] = {
     "number": pa.float64(),
     "integer": pa.int64(),
     "boolean": pa.bool_(),
@@ -48,7 +48,7 @@ class DatasetWriter:
         self._columns: tuple[Column, ...] = schema.stored()
         own = [KEY_FIELD, PREDICTION_FIELD] if logged else [KEY_FIELD]
         self._arrow = pa.schema(
-            [(column.name, _ARROW[column.type]) for column in self._columns]
+            [(column.name, ARROW_TYPES[column.type]) for column in self._columns]
             + [(name, pa.string()) for name in own]
         )
         self._writer = pq.ParquetWriter(path, self._arrow, compression="zstd")
@@ -72,7 +72,7 @@ class DatasetWriter:
         predictions: Sequence[str | None] | None = None,
     ) -> None:
         """Writes rows by column (`vigia_ml.schema.csv_reader.Batch`), with the ids of their predictions."""
-        arrays = [_array(column, columns[column.name]) for column in self._columns]
+        arrays = [array_of(column, columns[column.name]) for column in self._columns]
         arrays.append(pa.array(keys, pa.string()))
         names = [column.name for column in self._columns] + [KEY_FIELD]
         if predictions is not None:
@@ -113,10 +113,11 @@ class DatasetWriter:
         return Written.of(self.path, self.rows)
 
 
-def _array(column: Column, values: list[Any]) -> pa.Array:
+def array_of(column: Column, values: Sequence[Any]) -> pa.Array:
+    """Returns the values of a column, as rows hold them, as an array of its type."""
     if column.is_temporal:  # canonical texts
-        return pa.array(values, pa.string()).cast(_ARROW[column.type])
-    return pa.array(values, _ARROW[column.type])
+        return pa.array(values, pa.string()).cast(ARROW_TYPES[column.type])
+    return pa.array(values, ARROW_TYPES[column.type])
 
 
 def read_frame(source: Path, schema: DatasetSchema) -> pd.DataFrame:

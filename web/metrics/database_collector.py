@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from core.metrics.definitions import TABLE
 from core.models import Event
 from core.uuid7 import time_of
-from predictions.models import DriftReview, Replay, Verdict
+from predictions.models import DriftReview, LogExport, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
 from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
@@ -35,6 +35,7 @@ KINDS: Final[dict[str, type[Job]]] = {
     "training_run": TrainingRun,
     "comparison": Comparison,
     "replay": Replay,
+    "log_export": LogExport,
 }
 MOST_WAITING: Final = 10_000
 RECENT: Final = 100

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-import datetime as dt
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils import timezone
 
 from predictions.management.model_commands import ModelsCommand
-from predictions.outcomes.parsing import moment
+from predictions.management.moments import moment_option
 from predictions.rollups import counting
-from vigia_ml.schema import Fault
 
 
 class Command(ModelsCommand):
@@ -21,8 +18,10 @@ class Command(ModelsCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--recount", action="store_true", help="delete the counts of hours and recount")
-        parser.add_argument("--since", type=_moment, metavar="TIME", help="first hour to recount")
-        parser.add_argument("--until", type=_moment, metavar="TIME", help="end of the recount (default: now)")
+        parser.add_argument("--since", type=moment_option, metavar="TIME", help="first hour to recount")
+        parser.add_argument(
+            "--until", type=moment_option, metavar="TIME", help="end of the recount (default: now)"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         since, until = options["since"], options["until"]
@@ -33,10 +32,3 @@ class Command(ModelsCommand):
             done = counting.roll_up(model)
             to = "nothing is logged" if done.counted_to is None else f"counted to {done.counted_to:%F %T} UTC"
             self.stdout.write(f"{model.name}: {rows + done.rows:,} rows, {to}")
-
-
-def _moment(text: str) -> dt.datetime:
-    time = moment(text, "time")
-    if isinstance(time, Fault):
-        raise argparse.ArgumentTypeError(time.message)
-    return time

@@ -1,4 +1,4 @@
-"""What receivers get: signatures that the standard's own library verifies, Slack's payload, mails."""
+"""Channels: signatures that the standard's own library verifies, Slack's payload, mails."""
 
 from __future__ import annotations
 

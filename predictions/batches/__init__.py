@@ -1,0 +1,1 @@
+"""Batches: requests, preparation, chunks, scoring, results, retention."""

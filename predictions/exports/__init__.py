@@ -1,0 +1,1 @@
+"""Exports of the log as Parquet: columns, days, folders, jobs."""
