@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -79,6 +79,10 @@ class Batch(Job):
 
     def __str__(self) -> str:
         return f"batch {self.pk} of {self.registered_model.name}"
+
+    def event_data(self) -> dict[str, Any]:
+        counts = {"rows": self.rows, "scored": self.scored, "invalid": self.invalid}
+        return {"batch": self.pk, "version": self.version.number} | counts | super().event_data()
 
 
 class BatchShare(Job):
