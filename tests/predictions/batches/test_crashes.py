@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from predictions.models import Batch, BatchChunk, BatchShare, Prediction
 from tests.predictions.batches.conftest import created, done, table
 from tests.predictions.batches.test_batches import cars_csv
 from tests.server import child_environment
-from training.jobs import leases
+from training.jobs import leases, supervisor
 from training.models import ModelVersion
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +40,7 @@ django.setup()
 from predictions.batches import files, jobs, preparation, writing
 from predictions.batches.scoring import Scorer
 from predictions.models import Batch, BatchShare
-from training.jobs import leases
+from training.jobs import leases, supervisor
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 
@@ -297,3 +298,22 @@ def test_the_database_is_away_for_a_moment(prepared: Batch, monkeypatch: pytest.
     done(prepared)
     assert sum(ended) >= 7
     assert_once(prepared, ROWS)
+
+
+def test_time_limits_hold_for_each_stage_of_a_batch(cars: ModelVersion, settings: Any) -> None:
+    """A batch takes as long as its rows need; a stage that does not end is stopped."""
+    settings.JOB_SOFT_SECONDS = 0.01
+    lease = leases.claim(Batch, created(cars, cars_csv(5)).pk)
+    assert lease is not None
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as child:
+        output = supervisor._Output(child)
+        supervision = supervisor._Supervision(lease, child, output)
+        for stage in ("reading the file", "scoring: 10 of 30 rows", "scoring: 20 of 30 rows"):
+            lease.report(stage, 5)
+            time.sleep(0.02)
+            assert not supervision._tick()
+            assert child.poll() is None
+        time.sleep(0.02)
+        supervision._tick()
+        assert child.wait(10) == -signal.SIGUSR1, "the child is told to stop"
+        output.close()
