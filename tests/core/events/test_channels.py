@@ -136,9 +136,10 @@ def test_hostile_names_and_reasons_reach_no_header_and_no_other_field() -> None:
     }  # fmt: skip
 
 
-def test_slack_gets_text_and_blocks_without_mentions() -> None:
+def test_slack_gets_text_and_blocks_without_mentions(caplog: pytest.LogCaptureFixture) -> None:
     with receiver(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as there:
         assert send(subscription("slack", there.address), message(data={"reason": HOSTILE})).endswith(": ok")
+    assert "/hook" not in caplog.text  # the address is a secret
     payload = json.loads(there.requests[0].body)
     assert payload["text"].startswith(
         "Version activated: churn version 4\nreason: a Bcc: x@\u2060y.example &lt;script"
@@ -297,7 +298,7 @@ def test_a_malformed_mail_address_is_refused(address: str, settings: Any) -> Non
 
 
 def test_without_a_mail_server_no_mail_address_is_accepted(settings: Any) -> None:
-    settings.EMAIL_HOST = ""
+    settings.EMAIL_BACKEND, settings.EMAIL_HOST = "django.core.mail.backends.smtp.EmailBackend", ""
     with pytest.raises(AddressRefused, match="EMAIL_HOST"):
         channels.TABLE["email"].check("ana@example.com")
     with pytest.raises(Undelivered, match="EMAIL_HOST"):
