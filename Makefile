@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages test-clients faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -68,7 +68,7 @@ unit: install-dev
 endif
 
 unit-rest:
-	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) tests/vigia_ml)
+	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) tests/vigia_ml tests/clients)
 
 unit-library:
 	@$(GROUP_STACK) pytest tests/vigia_ml $(call ignored,$(GRAPH_TESTS) $(PACKAGE_TESTS))
@@ -87,6 +87,20 @@ models-graphs:
 
 models-packages:
 	@$(GROUP_STACK) pytest $(PACKAGE_TESTS)
+
+# The clients have packages of other versions than Vigía's; their environments below VIGIA_VAR stay.
+CLIENTS = $(VIGIA_VAR)/clients
+
+test-clients: install-dev ## Clients of other servers, unchanged, against Vigía: tritonclient, kserve, mlflow
+	$(call client_environment,v2)
+	$(call client_environment,mlflow)
+	@VIGIA_CLIENTS="$$(cd "$(CLIENTS)" && pwd)" $(GROUP_STACK) pytest tests/clients
+
+define client_environment
+@cmp -s tests/clients/requirements-$(1).txt "$(CLIENTS)/$(1)/requirements-$(1).txt" && \
+	test -x "$(CLIENTS)/$(1)/bin/python" || \
+	"$(PYTHON)" -m local.install "$(CLIENTS)/$(1)" tests/clients/requirements-$(1).txt
+endef
 
 faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py

@@ -1,12 +1,12 @@
 """Benchmark of Vigía and its peers in one run.
 
-    make bench [BENCH_SECONDS=4] [BENCH_ROUNDS=3] [BENCH_PEERS=all] [BENCH_PARTS=models,movies]
+    make bench [BENCH_SECONDS=4] [BENCH_ROUNDS=3] [BENCH_PEERS=all] [BENCH_PARTS=models,batches,movies]
 
 The command starts every service on 127.0.0.1, warms each up, and then loads them in turn, round after round
 (A B C, A B C), so that drifting speed of the machine affects all of them. It writes the tables of
-docs/performance.md and the chart. BENCH_PARTS selects the parts: predictions of rows, recommendations of
-movies. BENCH_PEERS=core leaves out the model servers that need their own environments, BENCH_WRITE=0 prints
-without writing, BENCH_KEEP=1 keeps logs and data.
+docs/performance.md and the chart. BENCH_PARTS selects the parts: predictions of rows, batches,
+recommendations of movies. BENCH_PEERS=core leaves out the model servers that need their own environments,
+BENCH_WRITE=0 prints without writing, BENCH_KEEP=1 keeps logs and data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from bench import movies, report
+from bench import batches, movies, protocols, report
 from bench.command import check_machine, number, run, say, starting
 from bench.measuring import Measured, as_json, check_stored, measure, summarise
 from bench.optional import optional_peers
@@ -32,7 +32,7 @@ WARM_UP_SECONDS = 2.0
 COMPARED_ROWS = 50
 SAMPLED = 10
 RESULTS = ROOT / "bench" / "results.json"
-PARTS = ("models", "movies")
+PARTS = ("models", "batches", "movies")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Part:
 def models_part(started: Started, folder: Path, bodies: Bodies, vigia: Vigia) -> Part:
     """Starts Vigía's peers that predict rows with the same models."""
     services = peers(started, folder, bodies, vigia)
-    after = [*empties(started, vigia), vigia.service]
+    after = [*empties(started, vigia), *protocols.services(vigia, bodies), vigia.service]
     for service in services + after:
         service.write_bodies(folder)
         service.await_answer(started)
@@ -159,6 +159,17 @@ def measure_and_write(vigia: Vigia, part: Part, rounds: int, seconds: int) -> re
     return results
 
 
+def measure_batches(
+    vigia: Vigia, folder: Path, facts: report.Facts, rounds: int, beside: report.Results | None
+) -> None:
+    runs = batches.measure(vigia, folder, rounds, number("BENCH_BATCH_ROWS", 500_000))
+    size = (folder / "batch.csv").stat().st_size
+    text = "\n".join(batches.section(facts, runs, size, beside))
+    say(text)
+    if os.environ.get("BENCH_WRITE") != "0":
+        report.put(text, batches.BEGIN, batches.END)
+
+
 def main() -> int:
     check_machine()
     rounds, seconds = number("BENCH_ROUNDS", 3), number("BENCH_SECONDS", 4)
@@ -171,15 +182,22 @@ def main() -> int:
         say("Starting Vigía (its first models are trained) ...")
         bodies = Bodies.drawn()
         catalogue = movies.Catalogue.prepared(folder)
-        vigia = start_vigia(started, folder, bodies, movies=catalogue.path)
+        vigia = start_vigia(started, folder, bodies, movies=catalogue.path, jobs=2)
+        models: report.Results | None = None
         for name in names:
+            if name == "batches":
+                facts = report.Facts.gathered(vigia.database_url, seconds, rounds)
+                measure_batches(vigia, folder, facts, rounds, models)
+                continue
             say(f"Starting the peers ({name}) ...")
             before = len(started.processes)
             if name == "models":
                 part = models_part(started, folder, bodies, vigia)
             else:
                 part = movies_part(started, folder, catalogue, vigia)
-            runs += measure_and_write(vigia, part, rounds, seconds).runs
+            results = measure_and_write(vigia, part, rounds, seconds)
+            models = results if name == "models" else models
+            runs += results.runs
             for child in reversed(started.processes[before:]):
                 started.stop(child.pid)
         RESULTS.write_text(as_json(runs), encoding="utf-8")

@@ -80,6 +80,6 @@ def _bars(axis: Axes, shown: Sequence[tuple[Service, Summary]], measure: str) ->
 
 
 def _colour(service: Service) -> str:
-    if service.name == "vigia":
+    if service.name.startswith("vigia"):
         return OURS
     return STORING if service.table else OTHERS

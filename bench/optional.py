@@ -12,9 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bench import samples
+from bench import protocols
 from bench.processes import ROOT, Failed, Started, free_port
 from bench.services import ENVIRONMENT, HOST, Bodies, Service, Target
 
@@ -97,22 +96,6 @@ def _run(command: Sequence[str | Path], cwd: Path = ROOT) -> None:
 
 
 # -- MLServer ------------------------------------------------------------------------------------------
-DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
-
-
-def open_inference(rows: Sequence[samples.Row]) -> dict[str, Any]:
-    """Returns rows as the columns of an Open Inference Protocol (V2) request that becomes a DataFrame."""
-    inputs = []
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        if name == "totalcharges":  # the protocol has no null
-            values = [value or 0.0 for value in values]
-        kind = DATATYPES[type(values[0])]
-        column = {"name": name, "shape": [len(rows), 1], "datatype": kind, "data": values}
-        inputs.append(column | ({"parameters": {"content_type": "str"}} if kind == "BYTES" else {}))
-    return {"parameters": {"content_type": "pd"}, "inputs": inputs}
-
-
 def start_mlserver(started: Started, folder: Path, bodies: Bodies, python: Path) -> Service:
     place = folder / "mlserver"
     place.mkdir()
@@ -138,15 +121,13 @@ def start_mlserver(started: Started, folder: Path, bodies: Bodies, python: Path)
     settings["metrics_dir"] = str(place / "metrics")  # the default is the working directory
     (place / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     (place / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-    one = Target("POST", "/v2/models/churn/infer", [open_inference([row]) for row in bodies.one])
-    many = Target("POST", "/v2/models/churn/infer", [open_inference(rows) for rows in bodies.many])
     service = Service(
         name="mlserver",
         title="MLServer",
         note="V2 protocol, DataFrame, adaptive batching",
         stores="nothing",
         port=port,
-        targets={"churn-16": one, "churn-64": one, "churn-many": many},
+        targets=protocols.open_inference_targets(bodies),
         read=lambda answer: answer["outputs"][0]["data"][1],
         versions=_versions(python, "mlserver"),
     )
@@ -187,16 +168,13 @@ def start_mlflow(started: Started, folder: Path, bodies: Bodies, python: Path) -
         _run([python, "-m", "bench.peers.mlflow_model", folder / "churn-frame.joblib", saved])
     except subprocess.CalledProcessError as error:
         raise Failed(f"the model could not be saved:\n{error.stderr[-2000:]}") from None
-    path = "/invocations"
-    one = Target("POST", path, [{"dataframe_records": [_filled(row)]} for row in bodies.one])
-    many = Target("POST", path, [{"dataframe_records": list(map(_filled, rows))} for rows in bodies.many])
     service = Service(
         name="mlflow",
         title="MLflow",
         note="`mlflow models serve`, DataFrame",
         stores="nothing",
         port=free_port(),
-        targets={"churn-16": one, "churn-64": one, "churn-many": many},
+        targets=protocols.mlflow_targets(bodies, "/invocations"),
         read=lambda answer: answer["predictions"][0][1],
         versions=_versions(python, "mlflow"),
     )
@@ -208,10 +186,6 @@ def start_mlflow(started: Started, folder: Path, bodies: Bodies, python: Path) -
     address = ["--host", HOST, "--port", str(service.port), "--workers", "2"]
     service.pid = started.start(service.name, [*command, *address], environment)
     return service
-
-
-def _filled(row: samples.Row) -> samples.Row:
-    return row | {"totalcharges": row["totalcharges"] or 0.0}
 
 
 def _versions(python: Path, distribution: str) -> str:

@@ -42,6 +42,11 @@ def churn() -> tuple[list[Row], list[bool]]:
     return rows, left
 
 
+def raw_churn() -> list[dict[str, str]]:
+    """Returns the customers as in the sample file, without the target."""
+    return [{name: value for name, value in raw.items() if name.lower() != "churn"} for raw in _raw("churn")]
+
+
 def houses() -> tuple[list[Row], list[float]]:
     """Returns the dwellings and their prices."""
     rows, prices = [], []

@@ -148,6 +148,7 @@ class Vigia:
     database_url: str
     postgres_pid: int
     housekeeping_pid: int
+    worker_pid: int
     environment: dict[str, str]  # environment at the start
 
     def manage(self, *arguments: str) -> None:
@@ -165,11 +166,16 @@ class Vigia:
 
 
 def start_vigia(
-    started: Started, folder: Path, bodies: Bodies, name: str = "vigia", movies: Path | None = None
+    started: Started,
+    folder: Path,
+    bodies: Bodies,
+    name: str = "vigia",
+    movies: Path | None = None,
+    jobs: int = 1,
 ) -> Vigia:
     """Starts a Vigía; `name` also names its log, and `folder` holds its data.
 
-    movies : CSV of the catalogue of the first index; None for the sample catalogue.
+    movies : CSV of the catalogue of the first index; None for the sample catalogue. jobs : at the same time.
     """
     var = folder / "var"
     var.mkdir(parents=True)
@@ -188,6 +194,7 @@ def start_vigia(
         read=lambda answer: answer["predictions"][0]["probability"],
     )
     environment = {"VIGIA_VAR": str(var), "PORT": str(service.port), "HOST": HOST, "WEB_CONCURRENCY": "2"}
+    environment |= {"WORKER_CONCURRENCY": str(jobs)}
     environment |= dict.fromkeys(("DATABASE_URL", "REDIS_URL", "RATE_LIMIT"), "")
     service.pid = started.start(name, [VIGIA, "-m", "local.run"], environment)
 
@@ -207,7 +214,7 @@ def start_vigia(
     url = json.loads((var / "stack.json").read_text(encoding="utf-8"))["database_url"]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(TABLE)
-    return Vigia(service, url, pids["postgres"], pids["housekeeping"], environment)
+    return Vigia(service, url, pids["postgres"], pids["housekeeping"], pids["worker"], environment)
 
 
 def empties(started: Started, vigia: Vigia) -> list[Service]:
@@ -225,9 +232,9 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
     )
     ok = Target("POST", "/ok", vigia.service.targets["churn-16"].bodies)
 
-    def empty(name: str, title: str, note: str, application: str, *options: str) -> Service:
+    def empty(name: str, title: str, note: str, application: str, settings: str) -> Service:
         service = Service(name, title, note, "nothing", free_port(), {"churn-16": ok, "churn-64": ok})
-        command = [VIGIA, "-m", "gunicorn", "--config", "bench/peers/gunicorn_as_vigia.py", *options]
+        command = [VIGIA, "-m", "gunicorn", "--config", f"bench/peers/{settings}.py"]
         environment = {"HOST": HOST, "PORT": str(service.port), "WEB_CONCURRENCY": "2"}
         service.pid = started.start(name, [*command, f"bench.peers.{application}"], ENVIRONMENT | environment)
         return service
@@ -239,13 +246,14 @@ def empties(started: Started, vigia: Vigia) -> list[Service]:
             "Django, empty, gthread",
             "no middleware, an empty view, gunicorn's own threaded worker with 8 threads",
             "django_empty",
-            *("--worker-class", "gthread", "--threads", "8"),
+            "gunicorn_gthread",
         ),
         empty(
             "django-empty",
             "Django, empty",
             "the same view behind Vigía's server and threads",
             "django_empty_asgi",
+            "gunicorn_as_vigia",
         ),
     ]
 

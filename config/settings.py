@@ -46,6 +46,7 @@ INSTALLED_APPS = [
     "axes",
     "config",
     "web",
+    "core",
     "training",
     "predictions",
     "recommender",
@@ -201,12 +202,14 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "forget-shadow-answers": _housekeeping("forget_shadow_answers", 24 * 3600.0),
     "prune-artifacts": _housekeeping("prune_artifacts", 24 * 3600.0),
     "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
+    "remove-expired-keys": _housekeeping("remove_expired_keys", 300.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
     "remove-old-exports": _housekeeping("remove_old_exports", 3600.0),
     "join-waiting-outcomes": _housekeeping("join_waiting_outcomes", 180.0),
     "count-the-log": _housekeeping("count_the_log", float(ROLLUP_SECONDS)),
     "review-models": _housekeeping("review_models", float(REVIEW_SECONDS)),
     "remove-old-months": _housekeeping("remove_old_months", 24 * 3600.0),
+    "remove-old-events": _housekeeping("remove_old_events", 3600.0),
 }
 
 # -- /metrics ------------------------------------------------------------------------------------------
@@ -252,11 +255,34 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["web.openapi.add_models"],
 }
 
+# -- events and mail -----------------------------------------------------------------------------------
+# Networks without public addresses to which events may be sent, such as 10.0.0.0/8; over HTTP too.
+EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
+# Begins links in messages, such as https://vigia.example.com; "": no links.
+PUBLIC_URL = env.text("PUBLIC_URL", "").rstrip("/")
+EVENTS_SOURCE = env.text("EVENTS_SOURCE", PUBLIC_URL or "vigia")  # name of this installation in messages
+EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
+EVENTS_KEEP_DAYS = env.number("EVENTS_KEEP_DAYS", 30)  # events, deliveries, dead letters
+EMAIL_BACKEND = env.text("EMAIL_BACKEND", "django.core.mail.backends.smtp.EmailBackend")
+EMAIL_HOST = env.text("EMAIL_HOST", "")  # "": no mail
+EMAIL_PORT = env.number("EMAIL_PORT", 587)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as port 465 has it
+EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=not EMAIL_USE_SSL)  # STARTTLS
+EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 10)  # seconds for each step of the protocol
+DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", EMAIL_HOST_USER or "vigia@localhost")
+
 # -- limits; all settable ------------------------------------------------------------------------------
 PREDICT_MAX_ROWS = env.number("PREDICT_MAX_ROWS", 10_000)
 PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
+BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
+BATCH_LOCATIONS = env.folders(env.words("BATCH_LOCATIONS"))  # name=folder, …: files that batches may read
+BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
+BATCH_CHUNK_ROWS = env.number("BATCH_CHUNK_ROWS", 8_000)  # rows that are logged in one transaction
+BATCH_WORKERS = env.number("BATCH_WORKERS", 2)  # processes that share one batch
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)
 PUSHES_PER_DAY = env.number("PUSHES_PER_DAY", 200)
 STORE_RESERVE_BYTES = env.number("STORE_RESERVE_BYTES", 256 * 2**20)
@@ -361,6 +387,7 @@ def _has(*permissions: str) -> Any:
 
 
 _MODELS, _LOG = "training.admin.rights.sees_models", "training.admin.rights.sees_log"
+_EVENTS = "training.admin.events.sees_events"
 _MOVIES = "recommender.admin.rights.sees_movies"
 _READERS = "recommender.admin.rights.sees_interactions"
 _PEOPLE = _has("auth.view_user", "auth.change_user")
@@ -416,9 +443,16 @@ UNFOLD: dict[str, Any] = {
             _group(
                 "Log",
                 _link("Prediction log", "receipt_long", "admin:predictions_prediction_changelist", _LOG),
+                _link("Batches", "batch_prediction", "admin:predictions_batch_changelist", _MODELS),
                 _link("Outcomes", "fact_check", "admin:predictions_outcome_changelist", _LOG),
                 _link("Replays", "replay", "admin:predictions_replay_changelist", _MODELS),
                 _link("Exports", "download", "admin:predictions_logexport_changelist", _LOG),
+            ),
+            _group(
+                "Events",
+                _link("Subscriptions", "notifications", "admin:core_subscription_changelist", _EVENTS),
+                _link("Events", "event_note", "admin:core_event_changelist", _EVENTS),
+                _link("Deliveries", "outgoing_mail", "admin:core_delivery_changelist", _EVENTS),
             ),
             _group(
                 "Movies",

@@ -32,6 +32,7 @@ urlpatterns = [
     path("api/v1/", include("training.urls")),
     path("api/v1/", include("predictions.urls")),
     path("api/v1/", include("recommender.urls")),
+    path("", include("web.protocols.urls")),
     path("", include("predictions.views.legacy_routes")),
     path("", include(recommender_urls.tutorial)),
     path("", include(recommender_urls.page)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,23 @@ def number(name: str, default: int) -> int:
 def words(name: str, default: str = "") -> list[str]:
     """Returns the parts of a comma-separated list."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def networks(name: str) -> list[IPv4Network | IPv6Network]:
+    """Returns the networks of a comma-separated list, such as ``10.0.0.0/8, 192.168.1.7``."""
+    try:
+        return [ip_network(word) for word in words(name)]
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} must be IP addresses and networks: {error}") from None
+
+
+def folders(pairs: list[str]) -> dict[str, str]:
+    """Returns the folders of ``name=/folder`` by name."""
+    named = [pair.partition("=") for pair in pairs]
+    for pair, (name, _, folder) in zip(pairs, named, strict=True):
+        if not name or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"a folder must be given as name=/folder, not {pair!r}")
+    return {name: folder for name, _, folder in named}
 
 
 def var_dir() -> Path:

@@ -22,8 +22,8 @@
 # run's compose project. It publishes ports from 18000 on, on loopback.
 set -Eeuo pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd -P)
-QUICK=(build up welcome predict retrain login ports secrets rights networks scale monitoring again kill restart
-    unmigrated backup upgrade)
+QUICK=(build up welcome predict retrain events_and_batches login ports secrets rights networks scale monitoring again kill
+    restart unmigrated backup upgrade)
 LONG=(upgrade_from_before slim make_run)
 
 RUN='' keep='' only=() steps=("${QUICK[@]}")
@@ -58,6 +58,10 @@ export VIGIA_PUBLISH=127.0.0.1:18000 PROMETHEUS_PUBLISH=127.0.0.1:18090 GRAFANA_
 export ALERTMANAGER_PUBLISH=127.0.0.1:18093
 LARGEST_IMAGE=${LARGEST_IMAGE:-800000000}
 ADDRESS=http://$VIGIA_PUBLISH
+# An address outside of the project's networks: of the engine's default bridge. Only it may get events.
+OUTSIDE=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
+OUTSIDE=${OUTSIDE:-172.17.0.1}
+export EVENTS_ALLOW_INTERNAL=$OUTSIDE/32
 PROJECTS=("$RUN")
 
 trap 'trouble "${BASH_SOURCE[0]##*/}:$LINENO" "$BASH_COMMAND"' ERR

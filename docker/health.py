@@ -3,7 +3,7 @@
 python -m docker.health web                   the readiness probe answers 200
 python -m docker.health up                    web answers and PostgreSQL is available; models may be missing
 python -m docker.health live                  the liveness probe answers 200, with PostgreSQL or without
-python -m docker.health worker|housekeeping|beat    the process on this machine has a recent heartbeat
+python -m docker.health worker|housekeeping|beat|events    the process on this machine has a recent heartbeat
 python -m docker.health backup                the scheduled backups succeed in time
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from core import env, heartbeat_files
 
 PROBES = {"web": ("/healthz/ready", 5.0), "up": ("/healthz/ready", 5.0), "live": ("/healthz/live", 20.0)}
-PROCESSES = ("worker", "housekeeping", "beat", "backup")
+PROCESSES = ("worker", "housekeeping", "beat", "events", "backup")
 
 
 def host_header(allowed: list[str]) -> str:
@@ -89,11 +89,12 @@ def silent(role: str, seconds: float, *, end: bool) -> str:
 
 
 def is_ours(process: int) -> bool:
-    """Returns whether the pid still belongs to a Celery process; the system reuses pids."""
+    """Returns whether the pid still belongs to Celery or the dispatcher of events; the system reuses pids."""
     try:
-        return b"celery" in Path(f"/proc/{process}/cmdline").read_bytes()
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return False
+    return b"celery" in command or b"deliver_events" in command
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -57,6 +57,8 @@ SECRETS: Mapping[str, Callable[[], str]] = {
     # Optional: for backups in S3-compatible storage.
     "aws_access_key_id": _none,
     "aws_secret_access_key": _none,
+    # Optional: of the mail server that sends events.
+    "email_host_password": _none,
     # Optional: of the receivers in ALERTMANAGER_CONFIG.
     "smtp_password": _none,
     "webhook_url": _none,
@@ -93,18 +95,18 @@ class Reader:
     files: Mapping[str, Callable[[Mapping[str, str]], str]]
 
 
+_OF_ALL: Mapping[str, Callable[[Mapping[str, str]], str]] = {
+    "secret_key": plain("secret_key"),
+    "artifact_key": plain("artifact_key"),
+    "metrics_token": plain("metrics_token"),
+    "database_url": database_url,
+    "redis_url": redis_url,
+}
+"""The settings of every process want them."""
+
 READERS: Mapping[str, Reader] = {
-    "vigia": Reader(
-        VIGIA,
-        {
-            "secret_key": plain("secret_key"),
-            "artifact_key": plain("artifact_key"),
-            "metrics_token": plain("metrics_token"),
-            "admin_password": plain("admin_password"),
-            "database_url": database_url,
-            "redis_url": redis_url,
-        },
-    ),
+    "vigia": Reader(VIGIA, {**_OF_ALL, "admin_password": plain("admin_password")}),
+    "events": Reader(VIGIA, {**_OF_ALL, "email_host_password": plain("email_host_password")}),
     "postgres": Reader(
         POSTGRES,
         {

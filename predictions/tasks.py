@@ -10,7 +10,9 @@ from celery import shared_task
 from django.conf import settings
 from django.db import connection
 from django.utils import timezone
+from knox.models import AuthToken
 
+from core.events import retention as event_retention
 from predictions import retention
 from predictions.drift import retraining, reviews
 from predictions.exports import files
@@ -65,6 +67,18 @@ def forget_idempotency_keys() -> int:
     """Removes idempotency keys older than `IDEMPOTENCY_HOURS`; returns their number."""
     old = timezone.now() - dt.timedelta(hours=settings.IDEMPOTENCY_HOURS)
     return IdempotencyKey.objects.filter(created_at__lt=old).delete()[0]
+
+
+@shared_task
+def remove_old_events() -> int:
+    """Removes events and deliveries beyond EVENTS_KEEP_DAYS; returns the number of events."""
+    return event_retention.remove_old()
+
+
+@shared_task
+def remove_expired_keys() -> int:
+    """Removes client keys whose time is over, which writes their events; returns their number."""
+    return int(AuthToken.objects.filter(expiry__lte=timezone.now()).delete()[0])
 
 
 @shared_task

@@ -2,13 +2,20 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from predictions.views import drift, exports, outcomes, predictions, quality, replays, rollouts
+from predictions.views import batches, drift, exports, outcomes, predictions, quality, replays, rollouts
 
 _ROLLOUTS = [
     path("", rollouts.RolloutsView.as_view(), name="rollouts"),
     path("<int:rollout>/", rollouts.RolloutDetailView.as_view(), name="rollout"),
     path("<int:rollout>/stop/", rollouts.StopRolloutView.as_view(), name="stop-rollout"),
     path("<int:rollout>/raise/", rollouts.RaiseRolloutView.as_view(), name="raise-rollout"),
+]
+_BATCHES = [
+    path("", batches.BatchesView.as_view(), name="batches"),
+    path("<int:batch>/", batches.BatchView.as_view(), name="batch"),
+    path("<int:batch>/cancel/", batches.CancelBatchView.as_view(), name="cancel-batch"),
+    path("<int:batch>/results/", batches.BatchResultsView.as_view(), name="batch-results"),
+    path("<int:batch>/errors/", batches.BatchErrorsView.as_view(), name="batch-errors"),
 ]
 _VERSION = [
     path("predictions/", predictions.PredictView.as_view(), name="version-predictions"),
@@ -26,6 +33,7 @@ _EXPORTS = [
 _MODEL: list[URLPattern | URLResolver] = [
     path("predictions/", predictions.PredictionsView.as_view(), name="predictions"),
     path("versions/<int:number>/", include(_VERSION)),
+    path("batches/", include(_BATCHES)),
     path("rollouts/", include(_ROLLOUTS)),
     path("log-exports/", include(_EXPORTS)),
     path("outcomes/", outcomes.OutcomesView.as_view(), name="outcomes"),

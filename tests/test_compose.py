@@ -39,7 +39,7 @@ BACKUP_IMAGE = f"${{VIGIA_BACKUP_IMAGE:-vigia-backup:{VERSION}}}"
 OURS = {name for name, service in SERVICES.items() if service["image"] == IMAGE} - {"secrets"}
 ONE_SHOT = {"secrets", "migrate"}
 MONITORING = {"prometheus", "alertmanager", "grafana", "monitoring-proxy"}
-NEEDS_A_WAY_OUT = {"alertmanager", "backup"}
+NEEDS_A_WAY_OUT = {"alertmanager", "backup", "events"}
 PROXIES = {"proxy", "monitoring-proxy"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -74,7 +74,7 @@ def image(stage: str) -> list[tuple[str, str]]:
 
 
 def test_the_services_are_those_of_the_design() -> None:
-    ours = {"migrate", "web", "worker", "housekeeping", "beat"}
+    ours = {"migrate", "web", "worker", "housekeeping", "beat", "events"}
     assert set(SERVICES) == {"secrets", "postgres", "redis", "backup", "proxy"} | ours | MONITORING
     assert set(OURS) == ours
     assert {name for name, service in SERVICES.items() if service.get("profiles")} == MONITORING
@@ -153,7 +153,7 @@ def test_no_service_but_the_proxies_reaches_another_network_than_the_inner_ones(
         assert ("egress" in networks) == (name in NEEDS_A_WAY_OUT), name
         assert networks or service["network_mode"] == "none", name
     assert SERVICES["web"]["networks"] == ["back", "inner"]
-    for name in OURS - {"web"} | {"postgres", "redis"}:
+    for name in OURS - {"web", *NEEDS_A_WAY_OUT} | {"postgres", "redis"}:
         assert SERVICES[name]["networks"] == ["back"], name
 
 
@@ -170,9 +170,8 @@ def mounts(name: str) -> dict[str, dict[str, Any]]:
 
 
 def test_a_service_reads_the_secrets_of_its_own_directory_alone() -> None:
-    readers = dict.fromkeys(OURS, "vigia") | {
-        name: name for name in ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup")
-    }
+    own = ("postgres", "redis", "prometheus", "alertmanager", "grafana", "backup", "events")
+    readers = dict.fromkeys(OURS, "vigia") | {name: name for name in own}
     for name in set(SERVICES) - {"secrets"}:
         found = [mount for mount in mounts(name).values() if mount["source"] == "secrets"]
         if name not in readers:
@@ -304,6 +303,7 @@ def test_every_variable_reaches_the_processes_that_read_it() -> None:
     """Every process reads the settings; some read other variables."""
     of_settings = {name for name in for_operators() if "*Plain.*" not in VARIABLES[name]}
     own = {"WORKER_METRICS_PORT"}  # of the two processes without another port for metrics
+    own |= {"EMAIL_HOST_PASSWORD"}  # of the process that sends
     own |= passed_to("backup") - passed_to("web")
     for name in OURS:
         assert sorted(of_settings - own - passed_to(name)) == [], name
@@ -384,7 +384,7 @@ def test_the_database_volume_is_the_data_directory_of_its_image() -> None:
     assert "NOSUPERUSER" in script.read_text(encoding="utf-8")
 
 
-def test_worker_and_beat_run_what_the_procfile_runs() -> None:
+def test_the_background_services_run_what_the_procfile_runs() -> None:
     procfile = dict(
         line.split(": ", 1) for line in (ROOT / "Procfile").read_text(encoding="utf-8").splitlines() if line
     )
@@ -393,6 +393,7 @@ def test_worker_and_beat_run_what_the_procfile_runs() -> None:
     assert SERVICES["beat"]["command"][:5] == procfile["beat"].split()[1:6]
     housekeeping = " ".join(SERVICES["housekeeping"]["command"]).replace("=", " ")
     assert housekeeping == " ".join(procfile["housekeeping"].split()[1:]).replace('"', "")
+    assert SERVICES["events"]["command"] == procfile["events"].split()[1:]
     assert json.loads(dict(image("vigia"))["CMD"]) == procfile["web"].split()[1:]
 
 
@@ -600,7 +601,7 @@ def check(
     return run
 
 
-@pytest.mark.parametrize("role", ["worker", "housekeeping", "beat"])
+@pytest.mark.parametrize("role", ["worker", "housekeeping", "beat", "events"])
 def test_a_background_process_is_healthy_with_a_recent_heartbeat(
     role: str, tmp_path: Path, check: Callable[[str], tuple[int, str]]
 ) -> None:
@@ -649,7 +650,7 @@ def test_the_health_check_kills_a_frozen_process(
 
 
 def test_the_health_checks_of_containers_kill_silent_processes() -> None:
-    for service in ("worker", "housekeeping", "beat"):
+    for service in ("worker", "housekeeping", "beat", "events"):
         command = ["CMD", "python", "-m", "docker.health", service, "--end"]
         assert SERVICES[service]["healthcheck"]["test"] == command
         assert SERVICES[service]["restart"] == "unless-stopped"

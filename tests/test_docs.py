@@ -196,7 +196,7 @@ def test_codes_are_found_in_every_form(source: str, codes: list[str]) -> None:
 
 # -- environment variables -----------------------------------------------------------------------------
 
-READERS = {"text", "flag", "number", "words", "from_stack", "is_configured"}
+READERS = {"text", "flag", "number", "words", "networks", "folders", "from_stack", "is_configured"}
 NOT_OURS = {"PATH"}
 
 

@@ -1,9 +1,9 @@
 """Routes of the registry, below ``/api/v1/``."""
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.utils import extend_schema, extend_schema_view
 
-from training.views import archives, evaluations, registry, runs, versions
+from training.views import archives, evaluations, events, registry, runs, versions
 from training.views.base import ModelView
 
 
@@ -25,7 +25,15 @@ def _archives(prefix: str, name: str) -> list[URLPattern]:
     return urls
 
 
-urlpatterns = [
+_SUBSCRIPTION = [
+    path("", events.SubscriptionView.as_view(), name="subscription"),
+    path("test/", events.TestSubscriptionView.as_view(), name="test-subscription"),
+    path("rotate-secret/", events.RotateSecretView.as_view(), name="rotate-subscription-secret"),
+    path("replay/", events.ReplayView.as_view(), name="replay-subscription"),
+    path("deliveries/", events.DeliveriesView.as_view(), name="deliveries"),
+    path("deliveries/<int:delivery>/replay/", events.ReplayDeliveryView.as_view(), name="replay-delivery"),
+]
+urlpatterns: list[URLPattern | URLResolver] = [
     path("models/", registry.ModelsView.as_view(), name="models"),
     path("models/<str:model>/", registry.ModelDetailView.as_view(), name="model"),
     path("models/<str:model>/active/", registry.ActiveView.as_view(), name="active"),
@@ -56,6 +64,9 @@ urlpatterns = [
     ),
     path("models/<str:model>/datasets/", archives.DatasetsView.as_view(), name="datasets"),
     path("models/<str:model>/datasets/<str:sha256>/", archives.DatasetView.as_view(), name="dataset"),
+    path("events/", events.EventsView.as_view(), name="events"),
+    path("subscriptions/", events.SubscriptionsView.as_view(), name="subscriptions"),
+    path("subscriptions/<int:subscription>/", include(_SUBSCRIPTION)),
     *_archives("models/<str:model>/", "model"),
     *_archives("models/<str:model>/versions/<int:number>/", "version"),
     *_archives("models/<str:model>/datasets/<str:sha256>/", "dataset"),

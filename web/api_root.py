@@ -18,6 +18,8 @@ ROUTES: Final = {
     "recommendations": "recommendations",
     "movies": "movies",
     "interactions": "interactions",
+    "events": "events",
+    "subscriptions": "subscriptions",
     "documentation": "docs",
     "openapi": "openapi",
     "health": "ready",

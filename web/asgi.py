@@ -100,7 +100,7 @@ class Incoming:
         self._pieces.clear()
 
     def _write(self, piece: bytes) -> None:
-        if self._application.spooled + len(piece) > SPOOLED_BYTES:
+        if self._application.spooled + len(piece) > self._application.most_spooled:
             raise Refused(503)
         self._application.spooled += len(piece)
         self._spooled += len(piece)
@@ -156,6 +156,7 @@ class Application:
         )
         self.collected = self.spooled = self.answered = 0
         self._most_bytes = max(settings.TRAINING_MAX_BYTES, settings.PREDICT_MAX_BYTES)
+        self.most_spooled = SPOOLED_BYTES + settings.BATCH_MAX_BYTES
         self._committed: deque[asyncio.Future[bool]] = deque()
         self._woken = False
         self._submitted: list[prediction_log.Entry] = []
@@ -188,7 +189,7 @@ class Application:
         try:
             await self._take(scope, incoming, send, expects=expects)
         except Refused as refused:
-            await _send(fast_path.refusal(refused.status, refused.cause), send)
+            await _send(fast_path.refusal(refused.status, refused.cause, scope["path"]), send)
         except Gone:
             log.debug("a client disconnected before its request was complete")
         finally:

@@ -1,4 +1,4 @@
-"""The error handler: every error has one shape, and an API client never gets HTML.
+"""The error handler: the errors of a route have one shape, and an API client never gets HTML.
 
 Domain errors name no status code; `STATUS` maps them, and the first matching class of the list counts.
 """
@@ -30,6 +30,7 @@ from core.metrics import counters
 from predictions.errors import LogUnavailable
 from vigia_ml.errors import Malformed, VigiaError
 from vigia_ml.schema import InvalidRows
+from web.error_shapes import MLFLOW, shaped
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
         return None  # an unknown error: Django logs it with its trace and calls `server_error`
     count(body)
     body["request_id"] = request_id(request)
-    return Response({"error": body}, status=status, headers=headers)
+    shape = shaped(getattr(request, "path", ""), body, status)
+    return Response(shape, status=status, headers=headers)
 
 
 def describe(error: Exception) -> tuple[int | None, dict[str, Any], dict[str, str]]:
@@ -144,7 +146,11 @@ def _describe_drf(error: exceptions.APIException) -> tuple[int, dict[str, Any], 
 
 def _field_details(detail: Any, field: str | None = None) -> list[dict[str, Any]]:
     if isinstance(detail, dict):
-        return [item for name, inner in detail.items() for item in _field_details(inner, str(name))]
+        return [
+            item
+            for name, inner in detail.items()  # of an array: position -> faults
+            for item in _field_details(inner, field if isinstance(name, int) else str(name))
+        ]
     if isinstance(detail, list):
         return [item for inner in detail for item in _field_details(inner, field)]
     names = {"required": "missing_field", "null": "null_not_allowed", "blank": "null_not_allowed"}
@@ -177,16 +183,16 @@ def answer(
     request: HttpRequest, status: int, code: str, message: str, headers: dict[str, str] | None = None
 ) -> HttpResponse:
     """Returns an error outside a DRF view: a page for a browser, JSON for other clients."""
-    body = {"error": {"code": code, "message": message, "request_id": request_id(request)}}
-    count(body["error"])
+    body = {"code": code, "message": message, "request_id": request_id(request)}
+    count(body)
     if is_for_a_browser(request):
-        page = {"status": status, "message": message, "request_id": body["error"]["request_id"]}
+        page = {"status": status, "message": message, "request_id": body["request_id"]}
         try:
             text = render_to_string("web/error.html", page, request)
             return HttpResponse(text, status=status, headers=headers)
         except Exception:  # an error page that fails must not hide the error behind the server's own page
             log.exception("the error page could not be rendered")
-    return JsonResponse(body, status=status, headers=headers)
+    return JsonResponse(shaped(request.path, body, status), status=status, headers=headers)
 
 
 def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
@@ -197,7 +203,10 @@ def answer_known(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def is_for_a_browser(request: HttpRequest) -> bool:
     """Returns whether the client accepts HTML on a path that serves HTML."""
-    machine = ("/api/", "/predict", "/predecir", "/recommend", "/healthz", "/metrics", "/ping")
+    machine = (
+        "/api/", "/predict", "/predecir", "/recommend", "/health", "/metrics", "/ping", "/version", "/v2",
+        *MLFLOW,
+    )  # fmt: skip
     return "text/html" in request.headers.get("Accept", "") and not request.path.startswith(machine)
 
 

@@ -17,7 +17,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from django.conf import settings
@@ -28,7 +28,7 @@ from uuid_utils import uuid7
 
 from predictions.errors import LogUnavailable, NotStorable, OutcomeUnknown, PredictionFailed, TooManyRows
 from predictions.inference import pipeline, reading
-from predictions.inference.pipeline import Caller, Committable
+from predictions.inference.pipeline import Caller, Committable, Prepared
 from predictions.log import writer as prediction_log
 from predictions.rollouts import shadow_worker
 from predictions.views.legacy_routes import ChurnTutorialView, HousesTutorialView, churn_answer, house_answer
@@ -42,8 +42,11 @@ from vigia_ml.schema import InvalidRows
 from vigia_ml.schema.csv_dialect import Told
 from vigia_ml.schema.row_decoder import Rows
 from web import errors, route_labels
+from web.error_shapes import shaped
 from web.limits import HEAD_BYTES, INLINE_BYTES, INLINE_CSV_BYTES
 from web.protocol import HeaderBlock
+from web.protocols import fast_routes
+from web.protocols.fast import FastProtocol, Lines
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class RequestHead(msgspec.Struct, gc=False):
     request_id: bytes = b""
     forwarded_proto: bytes = b""
     idempotency_key: bytes = b""
+    json_length: bytes = b""
 
 
 _FIELDS: Final = {
@@ -97,6 +101,7 @@ _FIELDS: Final = {
     b"x-request-id": "request_id",
     b"x-forwarded-proto": "forwarded_proto",
     b"idempotency-key": "idempotency_key",
+    b"inference-header-content-length": "json_length",
 }
 _NEVER: Final = frozenset((b"content-encoding", b"upgrade", b"x-http-method-override"))
 
@@ -129,6 +134,7 @@ class FastRoute:
     shape : converts the answer, for a tutorial route that takes one object and has its own shape of answer.
     kind : answers a body or declines it, for a route that does not take rows; see
         `recommender.recommendations.service.quick`.
+    protocol : reads rows and writes answers, for a route of a standard protocol.
     """
 
     model: str
@@ -138,6 +144,7 @@ class FastRoute:
     route: str
     shape: Shape | None = None
     kind: RouteKind | None = None
+    protocol: FastProtocol | None = None
 
 
 class Reply:
@@ -169,7 +176,9 @@ class PendingReply:
     """An answer whose log entry is not submitted yet.
 
     since : time at which the request was complete, by `time.perf_counter`.
-    body : encoded body of the answer, or None if it is not encoded yet.
+    body : encoded body of the answer, or None if it is not encoded yet. lines : headers of the answer beside
+        those of the route. path, context : of a protocol's route: the address, and what `FastProtocol.write`
+        needs.
     """
 
     entry: prediction_log.Entry
@@ -177,6 +186,9 @@ class PendingReply:
     route: FastRoute
     since: float
     body: bytes | None = None
+    lines: Lines = ()
+    path: str = ""
+    context: Any = None
 
     def give_up(self) -> Reply | None:
         """Returns the error response to a commit that takes too long."""
@@ -189,8 +201,9 @@ class PendingReply:
         """Returns the reply to a released entry; None when Django has to answer the request."""
         error, route = self.entry.error, self.route
         if error is None:
-            body = self.encoded() if self.body is None else self.body
-            reply = Reply(200, route.headers, body, self.prepared.caller.request_id)
+            body = self.encode() if self.body is None else self.body
+            headers = _replaced(route.lines, self.lines) if self.lines else route.headers
+            reply = Reply(200, headers, body, self.prepared.caller.request_id)
             self.prepared.count(route.route, time.perf_counter() - self.since)
             return reply
         if isinstance(error, (prediction_log.Stale, prediction_log.AlreadyAnswered)):
@@ -199,11 +212,16 @@ class PendingReply:
             log.error("a prediction was not answered", exc_info=error)
         return self.refused(error)
 
-    def encoded(self) -> bytes:
-        """Returns the encoded body of the answer."""
-        if self.route.shape is None:
-            return self.prepared.body()
-        return pipeline.encode(self.route.shape(self.prepared.as_dict()))
+    def encode(self) -> bytes:
+        """Encodes the answer; returns its body."""
+        route = self.route
+        if route.protocol is not None:
+            self.body, self.lines = route.protocol.write(cast("Prepared", self.prepared), self.context)
+        elif route.shape is None:
+            self.body = self.prepared.body()
+        else:
+            self.body = pipeline.encode(route.shape(self.prepared.as_dict()))
+        return self.body
 
     def refused(self, error: Exception) -> Reply:
         """Returns the error response. The log failed, so Django does not try the request again."""
@@ -211,7 +229,8 @@ class PendingReply:
         if status is None:
             status, described = 500, {"code": "internal_error", "message": errors.UNKNOWN}
         headers = HeaderBlock.of([*self.route.lines, *_encoded(extra)])
-        return _refusal(status, described, headers, self.prepared.caller.request_id, self.route.route)
+        request_id = self.prepared.caller.request_id
+        return _refusal(status, described, headers, request_id, self.route.route, self.path)
 
 
 def _refusal(
@@ -220,30 +239,39 @@ def _refusal(
     headers: HeaderBlock,
     request_id: str,
     route: str = route_labels.UNKNOWN,
+    path: str = "",
 ) -> Reply:
     errors.count(described)
     route_labels.count(route, "POST" if route != route_labels.UNKNOWN else "", status)
-    body = pipeline.encode({"error": described | {"request_id": request_id}})
+    body = pipeline.encode(shaped(path, described | {"request_id": request_id}, status))
     return Reply(status, headers, body, request_id)
+
+
+def _replaced(lines: Lines, own: Lines) -> HeaderBlock:
+    """Returns the headers of a route with those of one answer, which replace a header of the same name."""
+    names = {name for name, _ in own}
+    return HeaderBlock.of([*(line for line in lines if line[0] not in names), *own])
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers.items()]
 
 
-def refusal(status: int, cause: Exception | None = None) -> Reply:
+def refusal(status: int, cause: Exception | None = None, path: str = "") -> Reply:
     """Returns the error response to bytes that are no valid request; status 0: to a request too slow.
 
-    cause : the error that the response describes instead, such as that of a full disk.
+    cause : the error that the response describes instead, such as that of a full disk. path : shapes the
+        error, if it is known.
     """
     headers = {"Content-Type": "application/json"}
     if cause is not None or not status:
         known, described, extra = errors.describe(cause or UnreadablePostError())
-        return _refusal(known or 400, described, HeaderBlock.of(_encoded(headers | extra)), str(uuid7()))
+        block = HeaderBlock.of(_encoded(headers | extra))
+        return _refusal(known or 400, described, block, str(uuid7()), path=path)
     code, message = UNREADABLE.get(status, UNREADABLE[400])
     headers |= {"Retry-After": "10"} if status == 503 else {}
     described = {"code": code, "message": message}
-    return _refusal(status, described, HeaderBlock.of(_encoded(headers)), str(uuid7()))
+    return _refusal(status, described, HeaderBlock.of(_encoded(headers)), str(uuid7()), path=path)
 
 
 class FastPath:
@@ -273,6 +301,9 @@ class FastPath:
             route = self._build_route(model, None, post, path, shape, kind)
         elif path == route_labels.RECOMMENDATIONS:
             route = self._build_route(MOVIES, None, both, path, None, quick)
+        elif found := fast_routes.find(path):
+            model, number, label, protocol = found
+            route = self._build_route(model, number, post, label, protocol=protocol)
         if route is not None and len(self._routes) < KNOWN_ROUTES:
             self._routes[path] = route
         return route
@@ -285,9 +316,13 @@ class FastPath:
         route: str,
         shape: Shape | None = None,
         kind: RouteKind | None = None,
+        protocol: FastProtocol | None = None,
     ) -> FastRoute:
-        lines = tuple(_encoded(_headers(allowed, secure=self._https)))
-        return FastRoute(model, number, lines, HeaderBlock.of(lines), route, shape, kind)
+        headers = _headers(allowed, secure=self._https)
+        if protocol is not None:
+            del headers["Vary"]  # Accept does not choose its format
+        lines = tuple(_encoded(headers))
+        return FastRoute(model, number, lines, HeaderBlock.of(lines), route, shape, kind, protocol)
 
     def is_inline(self, head: RequestHead, length: int) -> bool:
         """Returns whether the event loop may answer a body of `length` bytes itself."""
@@ -303,7 +338,7 @@ class FastPath:
         """Returns the same as `begin`, with the body encoded. For a thread, which does not block the loop."""
         pending = self.begin(head, body, done)
         if pending is not None:
-            pending.body = pending.encoded()
+            pending.encode()
         return pending
 
     def begin(
@@ -337,7 +372,12 @@ class FastPath:
             if answer is None or not self._within_rate(caller):
                 return None
             return PendingReply(answer.entry(generation, done=done), answer, route, since)
-        rows = _read(served, body, csv=admission.reads_csv)
+        context = None
+        if route.protocol is None:
+            rows = _read(served, body, csv=admission.reads_csv)
+        else:
+            read = route.protocol.read(served, version, body, head)
+            rows, context = (None, None) if read is None else read
         if rows is None or (route.shape is not None and body.lstrip()[:1] != b"{"):
             return None
         try:
@@ -347,7 +387,8 @@ class FastPath:
         if not self._within_rate(caller):
             return None
         released = shadow_worker.after(version, prepared, done)
-        return PendingReply(prepared.entry(generation, done=released), prepared, route, since)
+        entry = prepared.entry(generation, done=released)
+        return PendingReply(entry, prepared, route, since, path=head.path, context=context)
 
     def _admitted(
         self, head: RequestHead
@@ -381,10 +422,6 @@ class FastPath:
         return admission, served, version, known.generation
 
     def _admission(self, known: routing.Snapshot, head: RequestHead) -> Admission | None:
-        content_type = head.content_type.lower()
-        reads_csv = content_type in CSV_TYPES
-        if head.accept not in ACCEPTED or not (reads_csv or content_type in JSON_TYPES):
-            return None
         if self._https and not _came_by_https(head):
             return None
         key = client_keys.key_of(head.authorization.decode("ascii"))
@@ -393,7 +430,15 @@ class FastPath:
         if client is None or not self._is_ours(head.host.decode("ascii")):
             return None
         route = self._route(head.path)
-        if route is None or (reads_csv and (route.kind is not None or route.shape is not None)):
+        if route is None:
+            return None
+        content_type = head.content_type.lower()
+        reads_csv = content_type in CSV_TYPES
+        if route.protocol is not None:
+            return Admission(route, client, reads_csv) if route.protocol.admits(head) else None
+        if head.accept not in ACCEPTED or not (reads_csv or content_type in JSON_TYPES):
+            return None
+        if reads_csv and (route.kind is not None or route.shape is not None):
             return None
         return Admission(route, client, reads_csv)
 

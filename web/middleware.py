@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
@@ -14,6 +15,7 @@ from uuid_utils import uuid7
 from core.database import limits
 from core.errors import UnsupportedBody
 from web import charsets, errors, route_labels
+from web.error_shapes import shaped
 from web.log_filter import CURRENT_REQUEST
 
 Next = Callable[[HttpRequest], HttpResponse]
@@ -77,20 +79,25 @@ class RefuseUnreadableBodies:
         length = request.META.get("CONTENT_LENGTH", "")
         if length and not (length.isascii() and length.isdigit()):
             return self._refuse(request, 400, "malformed", "Content-Length must be a whole number")
-        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("", "identity"):
-            message = f"Content-Encoding {encoding[:40]!r} is not supported: send the body uncompressed"
-            return self._refuse(request, 415, "unsupported_encoding", message)
         try:
             charsets.check(request)
         except UnsupportedBody as error:
             return self._refuse(request, 415, error.code, error.message)
         return self.get_response(request)
 
+    def process_view(self, request: HttpRequest, view: Callable[..., Any], *_: Any) -> HttpResponse | None:
+        """Rejects a compressed body, unless the view's `content_encodings` names its compression."""
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        accepted = getattr(getattr(view, "cls", None), "content_encodings", ())
+        if encoding in ("", "identity", *accepted):
+            return None
+        message = f"Content-Encoding {encoding[:40]!r} is not supported: send the body uncompressed"
+        return self._refuse(request, 415, "unsupported_encoding", message)
+
     def _refuse(self, request: HttpRequest, status: int, code: str, message: str) -> HttpResponse:
         body = {"code": code, "message": message, "request_id": errors.request_id(request)}
         errors.count(body)
-        return JsonResponse({"error": body}, status=status)
+        return JsonResponse(shaped(request.path, body, status), status=status)
 
 
 class AppendSlashToPages(CommonMiddleware):

@@ -15,7 +15,7 @@ from vigia_ml.schema import Column, DatasetSchema
 from vigia_ml.schema.row_keys import KEY_FIELD, KEY_LENGTH
 from web.openapi_summaries import OPERATIONS, TAGS
 
-SHOWN = ("/api/v1/", "/predict", "/predecir", "/recommend")
+SHOWN = ("/api/v1/", "/api/2.0/", "/models/", "/v2", "/predict", "/predecir", "/recommend")
 TUTORIALS = {"/predict": "ChurnInstance", "/predecir": "HousesInstance"}
 GENERIC = "/api/v1/models/{model}/predictions/"
 
@@ -30,6 +30,8 @@ def add_models(result: dict[str, Any], generator: Any, request: Any, public: boo
     components = result.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Error"] = _ERROR
+    schemas["MlflowError"] = _MLFLOW_ERROR
+    schemas["V2Error"] = _V2_ERROR
     components["securitySchemes"] = {"key": _KEY}
     result["tags"] = TAGS
     generic = result["paths"].get(GENERIC, {}).get("post")
@@ -63,7 +65,8 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["security"] = [{"key": []}]
     group, operation["summary"] = OPERATIONS[operation["operationId"]]
     operation["tags"] = [group]
-    error = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}}
+    shape = _ERRORS_OF.get(operation["operationId"].partition("_")[0], "Error")
+    error = {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{shape}"}}}}
     operation["responses"].setdefault("default", {"description": "Error.", **error})
 
 
@@ -200,3 +203,11 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
+_MLFLOW_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error_code", "message"],
+    "properties": {"error_code": _TEXT, "message": _TEXT},
+}
+_V2_ERROR: dict[str, Any] = {"type": "object", "required": ["error"], "properties": {"error": _TEXT}}
+_ERRORS_OF = {"mlflow": "MlflowError", "v2": "V2Error"}
+"""Beginning of an operation's id -> component of its errors."""

@@ -20,6 +20,17 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "predict_version": "Predict with one version, active or not",
         },
     ),
+    "Batches": (
+        "Files of any size, scored as jobs. Every row is committed in the log.",
+        {
+            "request_batch": "Score a file",
+            "list_batches": "List the batches of a model",
+            "get_batch": "Show one batch",
+            "cancel_batch": "Cancel a batch",
+            "get_batch_results": "Download the results of a batch",
+            "get_batch_errors": "Download the faults of a batch",
+        },
+    ),
     "Log": (
         "Logged predictions with inputs, version and lineage.",
         {
@@ -107,6 +118,22 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "cancel_replay": "Cancel a replay",
         },
     ),
+    "Events": (
+        "Events, and the subscriptions that send them to webhooks, e-mail and Slack.",
+        {
+            "list_events": "List the events",
+            "list_subscriptions": "List the subscriptions",
+            "create_subscription": "Subscribe to events",
+            "get_subscription": "Show one subscription",
+            "change_subscription": "Change a subscription",
+            "delete_subscription": "Delete a subscription",
+            "test_subscription": "Send a test message",
+            "rotate_subscription_secret": "Give a webhook a new secret",
+            "list_deliveries": "List the deliveries of a subscription",
+            "replay_subscription": "Deliver dead letters or a span of events again",
+            "replay_delivery": "Deliver one event again",
+        },
+    ),
     "Recommend": (
         "Recommended movies for a movie, a text or a user, with reasons.",
         {
@@ -129,6 +156,21 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "suggest_movies": "Suggest titles for a prefix",
             "give_interactions": "Record interactions of users with movies",
             "list_interactions": "List the interactions",
+        },
+    ),
+    "Standard protocols": (
+        "Routes for clients of other model servers, on the same path as the routes above.",
+        {
+            "v2_server": "Show the server in the Open Inference Protocol V2",
+            "v2_model": "Show a model's tensors",
+            "v2_version": "Show a version's tensors",
+            "v2_model_ready": "Ask whether the active version can predict",
+            "v2_version_ready": "Ask whether a version can predict",
+            "v2_infer": "Predict with tensors",
+            "v2_version_infer": "Predict with tensors and one version, active or not",
+            "mlflow_invocations": "Predict with MLflow's scoring protocol",
+            "mlflow_list_endpoints": "List the models as endpoints of MLflow's client",
+            "mlflow_get_endpoint": "Show a model as an endpoint of MLflow's client",
         },
     ),
     "First routes": (

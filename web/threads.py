@@ -27,6 +27,8 @@ from web.protocol import HeaderBlock
 
 log = logging.getLogger(__name__)
 
+PROBES: Final = (b"/healthz/", b"/ping", b"/v2/health/")
+READINESS: Final = (b"/healthz/ready", b"/v2/health/ready")
 TURN_SECONDS: Final = 1.0
 """Seconds that a thread waits for permission to wait for a slow reader."""
 _BASE: Final[dict[str, Any]] = {
@@ -147,7 +149,7 @@ class DjangoThreads:
 
     Parameters
     ----------
-    threads : number of threads in the pool. Probes (`/healthz/`, `/ping`) have two more: a probe that waits
+    threads : number of threads in the pool. Probes (`PROBES`) have two more: a probe that waits
         behind clients would have the process killed. Readiness queries the database, which may be slow;
         liveness must not wait for it.
     """
@@ -157,7 +159,7 @@ class DjangoThreads:
     ) -> None:
         self._application, self._loop, self._limits = application, loop, limits
         self.pool = ThreadPoolExecutor(threads, "web")
-        self._probes = {b"/healthz/ready": ThreadPoolExecutor(1, "ready")}
+        self._probes = dict.fromkeys(READINESS, ThreadPoolExecutor(1, "ready"))
         self._live = ThreadPoolExecutor(1, "probe")
         self._senders = threading.Semaphore(max(1, threads * 3 // 4))
 
@@ -196,7 +198,7 @@ class DjangoThreads:
     async def _answer(self, scope: Any, body: Any, length: int) -> Answer:
         path = scope["raw_path"]
         pool = self.pool
-        if path.startswith((b"/healthz/", b"/ping")):
+        if path.startswith(PROBES):
             pool = next((own for start, own in self._probes.items() if path.startswith(start)), self._live)
         environ = environ_of(scope, body, length)
         done: asyncio.Future[Answer] = self._loop.create_future()

@@ -115,10 +115,21 @@ def answered(
     route : "" if the HTTP request is counted elsewhere.
     values : the predictions (rows,), as JSON. classes : whether they are classes of the target.
     """
-    series, version = instruments().series, str(served.number)
+    series = instruments().series
     if route:
         series("vigia_requests_total", (route, "POST", "200")).inc()
     series("vigia_prediction_seconds", (served.model_name,)).observe(seconds)
+    _count_predictions(served, values, classes=classes)
+
+
+def scored(route: str, served: Answering, values: Sequence[bytes], *, classes: bool) -> None:
+    """Counts committed predictions that no client waited for; see `answered`. Their time is no latency."""
+    instruments().series("vigia_requests_total", (route, "POST", "200")).inc()
+    _count_predictions(served, values, classes=classes)
+
+
+def _count_predictions(served: Answering, values: Sequence[bytes], *, classes: bool) -> None:
+    series, version = instruments().series, str(served.number)
     by_class = Counter(values) if classes and len(values) > 1 else {values[0]: len(values)}
     for value, rows in by_class.items():
         label = _label(value) if classes else ""

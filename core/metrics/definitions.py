@@ -63,6 +63,7 @@ _histogram(
     "model",
     "Time from a complete request for predictions to its answer, commit included.",
 )
+_counter("vigia_batch_rows_total", "model result", "Rows of batches, scored (and logged) or invalid.")
 _counter(
     "vigia_predictions_total", "model version class", "Answered instances; class is empty for a regression."
 )
@@ -135,4 +136,14 @@ _gauge(
     "model",
     "Seconds from the last row counted for drift reviews to the newest row of the log.",
 )
+_gauge("vigia_events_unplaced_seconds", "", "Age of the oldest event that no dispatcher has placed; 0: none.")
+_gauge("vigia_events_pending", "subscription", "Events waiting for delivery; counted up to 10,000.")
+_gauge(
+    "vigia_events_overdue_seconds",
+    "subscription",
+    "Seconds since the first waiting event of an enabled subscription was due for the first time; 0: none.",
+)
+_gauge("vigia_events_dead", "subscription", "Dead letters; counted up to 10,000.")
+_counter("vigia_events_delivered_total", "subscription", "Delivered messages.")
+_counter("vigia_events_failed_total", "subscription", "Failed attempts, in messages.")
 _gauge("vigia_outcomes_waiting", "model", "Outcomes that wait for their prediction; counted up to 10,000.")

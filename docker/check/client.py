@@ -2,6 +2,8 @@
 
 predict          asks every model and the movie recommender, and finds every answer in the log
 retrain MODEL    trains from the image's sample rows, waits for the end, activates the version and asks it
+batch_and_event HOST PORT
+                 sends a batch, reads its results, and receives its end there as a signed event
 login            logs into the admin with its form, as a browser does, and out again
 probe SECONDS    asks one model again and again; prints the numbers of answers and of failures
 monitoring PROMETHEUS ALERTMANAGER GRAFANA TARGETS
@@ -14,11 +16,17 @@ answer. Only the standard library: it runs in a container, from standard input.
 from __future__ import annotations
 
 import base64
+import csv
+import hmac
 import http.cookiejar
+import http.server
+import io
 import json
 import os
+import queue
 import re
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -54,12 +62,27 @@ class Client:
             request.add_header("Content-Type", "text/csv" if is_csv else "application/json")
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                status, text = answer.status, answer.read()
+                status, text, kind = answer.status, answer.read(), answer.headers.get_content_type()
         except urllib.error.HTTPError as error:
-            status, text = error.code, error.read()
+            status, text, kind = error.code, error.read(), error.headers.get_content_type()
         if status not in expected:
             raise Unexpected(f"{method} {path}: {status} {text[:500]!r}; expected {expected}")
-        return json.loads(text)
+        return json.loads(text) if kind == "application/json" else text.decode()
+
+    def ended(self, path: str, job: Any) -> Any:
+        """Returns a job once it has succeeded.
+
+        Raises
+        ------
+        Unexpected : the job failed, or takes too long.
+        """
+        until = time.monotonic() + TRAINING_SECONDS
+        while job["status"] in ("queued", "running") and time.monotonic() < until:
+            time.sleep(0.5)
+            job = self.ask("GET", path)
+        if job["status"] != "succeeded":
+            raise Unexpected(f"{path}: {json.dumps(job)[:2000]}")
+        return job
 
     def predict(self, model: str) -> Any:
         """Returns the answer of one model to its example row."""
@@ -100,12 +123,7 @@ def retrain(client: Client, model: str) -> None:
     else:
         rows = Path(f"/app/training/samples/{model}.csv").read_bytes()
         run = client.ask("POST", f"{runs}?mode=replace&repeat=true", rows, expected=(202,))
-    until = time.monotonic() + TRAINING_SECONDS
-    while run["status"] in ("queued", "running") and time.monotonic() < until:
-        time.sleep(0.5)
-        run = client.ask("GET", f"{runs}{run['id']}/")
-    if run["status"] != "succeeded":
-        raise Unexpected(f"training run: {json.dumps(run)[:2000]}")
+    run = client.ended(f"{runs}{run['id']}/", run)
     version = run["version"]
     if not run["activated"]:
         activate = f"/api/v1/models/{model}/versions/{version}/activate/"
@@ -114,6 +132,66 @@ def retrain(client: Client, model: str) -> None:
     if version <= before or answered != version:
         raise Unexpected(f"{model}: {before} before, {version} trained, {answered} answers")
     print(f"{model} {before} → {version}")
+
+
+def receiver(host: str, port: int) -> queue.Queue[tuple[Any, bytes]]:
+    """Returns the requests (headers, body) that a server on that address will get."""
+    received: queue.Queue[tuple[Any, bytes]] = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.put((self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer((host, port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return received
+
+
+def batch_and_event(client: Client, host: str, port: int) -> None:
+    received = receiver(host, port)
+    wanted = {"name": f"check-{time.time()}", "channel": "webhook", "kinds": ["batch.ended"]}
+    refused = {**wanted, "address": "http://10.255.255.1:8080/"}
+    client.ask("POST", "/api/v1/subscriptions/", refused, expected=(400,))
+    accepted = {**wanted, "address": f"http://{host}:{port}/"}
+    subscription = client.ask("POST", "/api/v1/subscriptions/", accepted, expected=(201,))
+    rows = 3 * list(csv.DictReader(Path("/app/training/samples/churn.csv").read_text().splitlines()))
+    body = io.StringIO()
+    columns = [name for name in rows[0] if name.lower() != "churn"]
+    writer = csv.DictWriter(body, columns, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    batches = "/api/v1/models/churn/batches/"
+    batch = client.ask("POST", batches, body.getvalue().encode(), expected=(202,))
+    path = f"{batches}{batch['id']}/"
+    client.ended(path, batch)
+    results = list(csv.DictReader(client.ask("GET", f"{path}results/?format=csv").splitlines()))
+    if [int(row["row"]) for row in results] != [*range(len(rows))]:
+        raise Unexpected(f"a batch of {len(rows)} rows has {len(results)} results: {results[:2]}")
+    ids = {row["id"] for row in results}
+    logged = client.ask("GET", f"/api/v1/predictions/{results[-1]['id']}/")
+    if len(ids) != len(rows) or logged["model"] != "churn":
+        raise Unexpected(f"{len(ids)} different ids of {len(rows)} rows; the last in the log: {logged}")
+    try:
+        headers, message = received.get(timeout=30)
+    except queue.Empty:
+        shown = client.ask("GET", subscription["links"]["deliveries"].removeprefix(client.address))
+        raise Unexpected(f"no event has come in 30 s: {shown}") from None
+    # As the receivers of Standard Webhooks verify it.
+    secret = base64.b64decode(subscription["secret"].removeprefix("whsec_"))
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + message
+    signature = base64.b64encode(hmac.digest(secret, signed, "sha256")).decode()
+    event = json.loads(message)
+    if f"v1,{signature}" not in headers["webhook-signature"].split():
+        raise Unexpected(f"the signature {headers['webhook-signature']} does not verify: {event}")
+    if (event["type"], event["model"]) != ("batch.ended", "churn") or str(batch["id"]) not in str(event):
+        raise Unexpected(f"the end of batch {batch['id']} was expected: {event}")
+    client.ask("DELETE", f"/api/v1/subscriptions/{subscription['id']}/", expected=(204,))
+    print(f"{len(rows)} rows, {event['type']} verified")
 
 
 def login(address: str) -> None:
@@ -223,6 +301,8 @@ def main(address: str, what: str, *arguments: str) -> int:
                 predict(Client(address))
             case "retrain":
                 retrain(Client(address), *arguments)
+            case "batch_and_event":
+                batch_and_event(Client(address), arguments[0], int(arguments[1]))
             case "login":
                 login(address)
             case "monitoring":

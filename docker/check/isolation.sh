@@ -96,26 +96,23 @@ except OSError as error:
 
 # Only services that need it have a way out; the proxy reaches neither the database nor the broker.
 step_networks() {
-    local outside listener id ids service way proxy ways_out=0 until=$((SECONDS + 60))
-    # A listener that is outside of the project's networks: on the address of the engine's default bridge.
-    outside=$(docker network inspect --format '{{(index .IPAM.Config 0).Gateway}}' bridge)
-    [ -n "$outside" ] || outside=172.17.0.1
+    local listener id ids service way proxy ways_out=0 until=$((SECONDS + 60))
     listener=$(docker run --detach --label "vigia-check=$RUN" --network host --entrypoint python "$VIGIA_IMAGE" -c '
 import socket
 server = socket.create_server(("0.0.0.0", 18999))
 while True: server.accept()[0].close()')
     # The proxy reaches it, so that the failures below prove something.
     proxy=$(container proxy)
-    until way=$(reach "$proxy" "$outside" 18999) && [ "$way" = open ]; do
+    until way=$(reach "$proxy" "$OUTSIDE" 18999) && [ "$way" = open ]; do
         [ $SECONDS -lt $until ] || fail "not even the proxy reaches a listener outside: $way"
     done
     ids=$(some_containers)
     docker inspect $ids --format '{{.Id}} {{index .Config.Labels "com.docker.compose.service"}}' >"$WORK/networks"
     while read -r id service; do
         CONCERNED=("$service")
-        way=$(reach "$id" "$outside" 18999)
+        way=$(reach "$id" "$OUTSIDE" 18999)
         case $service in
-            proxy | monitoring-proxy | backup | alertmanager)
+            proxy | monitoring-proxy | backup | events | alertmanager)
                 [ "$way" != open ] || ways_out=$((ways_out + 1)) ;;
             *)
                 [ "$way" != open ] || fail "$service has a way out" ;;

@@ -15,6 +15,12 @@ step_retrain() {
     note "$cars; $movies"
 }
 
+# A batch through the API, and its end delivered to a receiver on an address that EVENTS_ALLOW_INTERNAL allows.
+step_events_and_batches() {
+    CONCERNED=(events worker web)
+    NOTE=$(client batch_and_event "$OUTSIDE" 18998)
+}
+
 step_login() {
     CONCERNED=(web proxy)
     client login >/dev/null

@@ -32,7 +32,7 @@ containers() {
 some_containers() {
     local found
     found=$(containers)
-    [ "$(wc -l <<<"$found")" -ge "${LEAST_CONTAINERS:-7}" ] || fail "few containers run: $found"
+    [ "$(wc -l <<<"$found")" -ge "${LEAST_CONTAINERS:-8}" ] || fail "few containers run: $found"
     echo "$found"
 }
 

@@ -81,7 +81,7 @@ step_backup() {
     CONCERNED=(backup postgres)
     local file name
     # Nothing may write between the backup and the digest.
-    quietly compose stop web worker housekeeping beat backup
+    quietly compose stop web worker housekeeping beat events backup
     (cd "$FOLDER" && ./backup --compose "$WORK/backups") >"$LOG" 2>&1 || fail "./backup: $(cat "$LOG")"
     file=$(tail -n 1 "$LOG")
     [ -s "$file" ] || fail "./backup names no file: $(cat "$LOG")"
@@ -99,7 +99,7 @@ step_backup() {
     key=$(in_other docker compose exec -T web cat /data/client-key)
     (KEY=$key ADDRESS=$OTHER_ADDRESS client predict >/dev/null)
     # Row by row, with nothing running that writes.
-    quietly in_other docker compose stop web worker housekeeping beat backup
+    quietly in_other docker compose stop web worker housekeeping beat events backup
     name=${file##*/}
     quietly in_other docker compose run --rm -T --no-deps backup python -m backups restore "$name" --replace --no-safety-copy
     in_other docker compose run --rm -T --no-deps backup sh -c 'cat >/tmp/before && exec python -m backups.digest --compare /tmp/before \

@@ -1,5 +1,5 @@
-"""Admin of the prediction log, exports, outcomes, replays, drift reviews and rollouts."""
+"""Admin of the prediction log, batches, exports, outcomes, replays, drift reviews and rollouts."""
 
-from predictions.admin import exports, log, outcomes, replays, reviews, rollouts
+from predictions.admin import batches, exports, log, outcomes, replays, reviews, rollouts
 
-__all__ = ["exports", "log", "outcomes", "replays", "reviews", "rollouts"]
+__all__ = ["batches", "exports", "log", "outcomes", "replays", "reviews", "rollouts"]

@@ -9,11 +9,11 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from predictions.log import search, time_browser
+from predictions.log import queries, search, time_browser
 from training.admin.paging import PositionChangeList
 
 BEFORE, PERIOD = "before", "period"
-CLIENT, WARNED = "client", "warnings"
+CLIENT, WARNED, BATCH = "client", "warnings", "batch"
 
 
 class LogChangeList(PositionChangeList):
@@ -30,6 +30,7 @@ class LogChangeList(PositionChangeList):
     period: time_browser.Period | None
     steps: list[time_browser.Period]
     bounded: bool
+    batch: int | None
 
     def position(self, row: Any) -> str:
         return str(row.pk)
@@ -48,6 +49,9 @@ class LogChangeList(PositionChangeList):
                 f"{text!r} is not a period; write 2026, 2026-11, 2026-11-20 or 2026-11-20T14"
             )
         rows = time_browser.within(rows, self.period)
+        self.batch = _batch_number(request.GET.get(BATCH))
+        if self.batch is not None:
+            rows = queries.of_batch(rows, self.batch)
         client, warned = request.GET.get(CLIENT), request.GET.get(WARNED)
         self.bounded = bool(client or warned)
         if self.bounded:
@@ -68,6 +72,9 @@ class LogChangeList(PositionChangeList):
     def at_all_times(self) -> str:
         return self.address(period=None, before=None)
 
+    def of_every_batch(self) -> str:
+        return self.address(batch=None, before=None)
+
     def link(self, period: time_browser.Period) -> dict[str, str]:
         return {"label": period.label, "address": self.address(period=str(period), before=None)}
 
@@ -76,3 +83,10 @@ class LogChangeList(PositionChangeList):
 
     def step_links(self) -> list[dict[str, str]]:
         return [self.link(part) for part in self.steps]
+
+
+def _batch_number(text: str | None) -> int | None:
+    """Returns the number of a batch; 0, which none has, for other text; None without the parameter."""
+    if not text:
+        return None
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

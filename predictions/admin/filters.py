@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 
-from predictions.admin.changelist import BEFORE, CLIENT, PERIOD, WARNED
+from predictions.admin.changelist import BATCH, BEFORE, CLIENT, PERIOD, WARNED
 from training.admin.paging import HiddenFilter
 
 OFFERED_CLIENTS = 200
@@ -30,6 +30,10 @@ class WarningsFilter(HiddenFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, str]]:
         return [("yes", "with warnings"), ("no", "without")]
+
+
+class BatchParameter(HiddenFilter):
+    parameter_name = BATCH
 
 
 class PeriodParameter(HiddenFilter):

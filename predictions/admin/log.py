@@ -13,8 +13,14 @@ from django.urls import reverse
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import AutocompleteSelectFilter
 
-from predictions.admin.changelist import PERIOD, LogChangeList
-from predictions.admin.filters import BeforeParameter, ClientFilter, PeriodParameter, WarningsFilter
+from predictions.admin.changelist import BATCH, PERIOD, LogChangeList
+from predictions.admin.filters import (
+    BatchParameter,
+    BeforeParameter,
+    ClientFilter,
+    PeriodParameter,
+    WarningsFilter,
+)
 from predictions.log import csv_export, search
 from predictions.log.queries import LogPage
 from predictions.models import Prediction
@@ -41,6 +47,13 @@ def _of_class(row: Prediction) -> str:
     return names[1] if row.version.threshold is not None and len(names) == 2 else class_name(row.prediction)
 
 
+def _batch_link(row: Prediction) -> str:
+    if row.batch_id is None:
+        return "–"
+    address = reverse("admin:predictions_batch_change", args=[row.batch_id])
+    return format_html('<a class="vg-link" href="{}">{}</a>', address, row.batch_id)
+
+
 @admin.register(Prediction)
 class PredictionAdmin(PositionAdmin):
     changelist = LogChangeList
@@ -56,12 +69,14 @@ class PredictionAdmin(PositionAdmin):
         column("client_key", "key", lambda row: emphasised("key", row.key) if row.key else "–"),
         column("flags", "warnings", lambda row: warning_badges(row.warnings) if row.warnings else "–"),
         CLIENT,
+        column("batch_link", "batch", _batch_link),
     ]
     list_filter: ClassVar = [
         ModelFilter,
         ("version", AutocompleteSelectFilter),
         ClientFilter,
         WarningsFilter,
+        BatchParameter,
         PeriodParameter,
         BeforeParameter,
     ]
@@ -79,7 +94,7 @@ class PredictionAdmin(PositionAdmin):
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allows the filters' parameters only: any other condition would read the whole log."""
-        return lookup in {"model", "version__id__exact", "client", "warnings", PERIOD, "before"}
+        return lookup in {"model", "version__id__exact", "client", "warnings", BATCH, PERIOD, "before"}
 
     def search(self, request: HttpRequest, rows: Rows, term: str) -> Rows:
         return search.by_term(rows, term, self.shown_models(request))

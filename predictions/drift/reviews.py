@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, F, Q, QuerySet, Value
 
 from core.errors import Conflict, NoActiveVersion
+from predictions.drift import findings_events
 from predictions.models import DriftFinding, DriftReview, Lock, Verdict
 from predictions.quality import hourly, realised
 from predictions.quality.hourly_tallies import task_of
@@ -120,6 +121,7 @@ def _stored_once(new: DriftReview, reviewed: Reviewed) -> DriftReview:
             DriftFinding(review=new, position=position, **asdict(finding))
             for position, finding in enumerate(reviewed.findings)
         )
+        findings_events.emit_new(new, reviewed)
     return new
 
 

@@ -27,6 +27,7 @@ from training.serving.engine_cache import Served
 from vigia_ml.engines import Scored
 from vigia_ml.engines.shape import checked
 from vigia_ml.schema import Fault, InvalidRows
+from vigia_ml.schema.faults import REPORTED_FAULTS
 from vigia_ml.schema.row_decoder import Rows
 
 if TYPE_CHECKING:
@@ -146,6 +147,23 @@ class Prepared:
         """Counts a sent answer in the metrics; see `core.metrics.counters.answered`."""
         classes = self.probabilities is not None
         counters.answered(route, self.served, self.values, seconds, classes=classes)
+
+    def count_rows(self, route: str) -> None:
+        """Counts answers that no client waited for; see `core.metrics.counters.scored`."""
+        counters.scored(route, self.served, self.values, classes=self.probabilities is not None)
+
+
+class NotFinite(InvalidRows):
+    """The model's answers to some rows are not finite; `positions` are all of these rows."""
+
+    def __init__(self, positions: Sequence[int], rows: int) -> None:
+        self.positions = positions
+        message = "the model's answer is not finite"
+        faults = [
+            Fault(None, "no_finite_answer", message, row=position)
+            for position in positions[: REPORTED_FAULTS + 1]
+        ]
+        super().__init__(faults, rows=rows, bad=len(positions))
 
 
 class Committable(Protocol):
@@ -347,13 +365,9 @@ def _scores(served: Served, rows: Rows) -> Scored | Scores:
 
 
 def _must_be_finite(numbers: Sequence[float]) -> None:
-    """Raises `InvalidRows` with the rows that have no finite answer."""
+    """Raises `NotFinite` with the rows that have no finite answer."""
     if all(-INFINITY < number < INFINITY for number in numbers):  # false for NaN
         return
-    message = "the model's answer is not finite"
-    faults = [
-        Fault(None, "no_finite_answer", message, row=position)
-        for position, number in enumerate(numbers)
-        if not -INFINITY < number < INFINITY
-    ]
-    raise InvalidRows(faults, rows=len(numbers), bad=len(faults))
+    raise NotFinite(
+        [at for at, number in enumerate(numbers) if not -INFINITY < number < INFINITY], len(numbers)
+    )

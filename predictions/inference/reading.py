@@ -41,7 +41,7 @@ def read_json(served: Served, data: object) -> Rows:
     """Returns the rows of a decoded object or array of objects, all valid; see `read_body`."""
     if isinstance(data, dict):
         data = unwrapped(
-            data, served.schema.declares, _check_count, "the array of objects itself, or one object"
+            data, served.schema.declares, check_count, "the array of objects itself, or one object"
         )
     if not isinstance(data, list):
         raise InvalidRows.single(None, "not_an_object", "send a JSON object or an array of objects")
@@ -52,7 +52,7 @@ def read_json(served: Served, data: object) -> Rows:
 
 def read_rows(served: Served, rows: Sequence[object], *, text: bool = False) -> Rows:
     """Returns rows of JSON values (or of a form's text cells), all valid; see `read_body`."""
-    _check_count(len(rows))
+    check_count(len(rows))
     return _as_rows(served, read_all(rows, lambda raw: served.schema.read(raw, text=text)))
 
 
@@ -61,10 +61,10 @@ def read_csv(served: Served, stream: BinaryIO, dialect: Told) -> Rows:
     from vigia_ml.schema.csv_reader import CsvReader
 
     reader = CsvReader(stream, served.schema, with_target=False, told=dialect)
-    return _as_rows(served, reader.instances(_check_count, settings.PREDICT_MAX_ROWS + 1))
+    return _as_rows(served, reader.instances(check_count, settings.PREDICT_MAX_ROWS + 1))
 
 
-def _check_count(rows: int) -> None:
+def check_count(rows: int) -> None:
     if rows > settings.PREDICT_MAX_ROWS:
         raise TooManyRows(settings.PREDICT_MAX_ROWS)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,7 +20,14 @@ import psycopg
 from django.db import connections
 from psycopg import pq
 
-from predictions.log.statements import Claim, LogRows, Statement, statement_for
+from predictions.log.statements import (
+    ChunkStatement,
+    Claim,
+    LogRows,
+    Parameters,
+    Statement,
+    statement_for,
+)
 from training.serving.routing import FENCE
 
 log = logging.getLogger(__name__)
@@ -46,6 +53,9 @@ TAKEN: Final = "VG002"
 NO_STATEMENT: Final = "26000"
 LOCKED: Final = "55P03"
 BAD_TEXT: Final = "22P02"
+CHUNK_LOST: Final = "VG003"
+BATCH_ENDED: Final = "VG004"
+AnyStatement = Statement | ChunkStatement
 
 
 class NotWritten(Exception):
@@ -77,7 +87,7 @@ class Wire:
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection[Any] | None = None
-        self._prepared: set[Statement] = set()
+        self._prepared: set[AnyStatement] = set()
         self._poll = select.poll()
         self._until = 0.0  # monotonic seconds; end of the current write
         self.is_unsent = False  # whether the socket has not taken the whole statement yet
@@ -100,25 +110,29 @@ class Wire:
         ------
         NotWritten, Unreachable, Unknown
         """
+        statement = statement_for(group, claims)
+        self.execute(statement, lambda: statement.parameters(group, generation, claims))
+
+    def execute(self, statement: AnyStatement, parameters: Callable[[], Parameters]) -> None:
+        """Commits a statement in a transaction of its own, or writes nothing; see `write`."""
         try:
-            self._write(group, generation, claims)
+            self._execute(statement, parameters)
         except NotWritten as refused:
             if refused.sqlstate != NO_STATEMENT:
                 raise
             # A pooler or DISCARD ALL has dropped our prepared statements; nothing was written.
             self.close()
-            self._write(group, generation, claims)
+            self._execute(statement, parameters)
 
-    def _write(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> None:
+    def _execute(self, statement: AnyStatement, parameters: Callable[[], Parameters]) -> None:
         server = self._server()
         self._until = time.monotonic() + ANSWER_SECONDS
         try:
-            statement = statement_for(group, claims)
             if statement not in self._prepared:
                 server.send_prepare(statement.name, statement.text().encode())
                 self._finish(server)
                 self._prepared.add(statement)
-            server.send_query_prepared(statement.name, *statement.parameters(group, generation, claims))
+            server.send_query_prepared(statement.name, *parameters())
             self._finish(server)
         except ValueError as error:  # nothing was sent
             raise NotWritten(BAD_TEXT, str(error)) from error

@@ -11,24 +11,27 @@ from functools import cached_property
 from django.db.models import BooleanField, ExpressionWrapper, Max, Q, QuerySet
 
 from core.uuid7 import lowest_at
-from predictions.models import Outcome, Prediction
+from predictions.models import Batch, Outcome, Prediction
 from predictions.models.log import class_names
 from training.models import ModelVersion, RegisteredModel, sharing_versions, small_versions
 
 PAGE = 100
 LARGEST_PAGE = 1_000
+CLOCKS_APART = dt.timedelta(minutes=10)
+"""Most that the clocks of workers and database differ; a chunk may also commit after its batch has ended."""
 PIECE = 100
 """Rows of the log that an answer holds in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Filters of the log: since <= time < until, version, client key, ids before a cursor."""
+    """Filters of the log: since <= time < until, version, client key, batch, ids before a cursor."""
 
     since: dt.datetime | None = None
     until: dt.datetime | None = None
     version: int | None = None
     key: str | None = None
+    batch: int | None = None
     before: uuid.UUID | None = None
     limit: int = PAGE
 
@@ -124,6 +127,8 @@ def page(model: RegisteredModel, query: LogQuery) -> LogPage:
         if "\x00" in query.key:
             return SmallPage([])
         rows = rows.filter(key=query.key)
+    if query.batch is not None:
+        rows = of_batch(rows, query.batch)
     if query.before is not None:
         rows = rows.filter(id__lt=query.before)
     rows = rows.order_by("-id")
@@ -134,6 +139,17 @@ def page(model: RegisteredModel, query: LogQuery) -> LogPage:
             row.registered_model = model
         return SmallPage(shown, cursor=shown[-1].pk if more else None)
     return LogPage.of(rows, query.limit)
+
+
+def of_batch(rows: QuerySet[Prediction, Prediction], batch_id: int) -> QuerySet[Prediction, Prediction]:
+    """Returns the rows that a batch logged. No index has the batch: its times tell the range of the ids."""
+    batch = Batch.objects.only("started_at", "finished_at").filter(pk=batch_id).first()
+    if batch is None or batch.started_at is None:
+        return rows.none()
+    rows = rows.filter(batch_id=batch_id, id__gte=lowest_at(batch.started_at - CLOCKS_APART))
+    return (
+        rows if batch.finished_at is None else rows.filter(id__lt=lowest_at(batch.finished_at + CLOCKS_APART))
+    )
 
 
 def by_ids(ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Prediction]:

@@ -94,7 +94,9 @@ class Statement(NamedTuple):
             return _statement_of_cells(self.size)
         return _statement_of_columns(alike=self.alike, claimed=self.claimed)
 
-    def parameters(self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim]) -> Parameters:
+    def parameters(
+        self, group: Sequence[LogRows], generation: int, claims: Sequence[Claim] = ()
+    ) -> Parameters:
         """Raises `ValueError` for a cell that cannot be sent."""
         if any(rows.inputs.count(b"\n") != len(rows) for rows in group):
             raise ValueError("a JSON text with a newline would move the texts of the following rows")
@@ -141,6 +143,45 @@ class Statement(NamedTuple):
         return values, [int(at - 1 in _BINARY) for at in range(len(values))]
 
 
+class ChunkEnd(NamedTuple):
+    """The parameters of `vigia_fence_and_chunk` behind the generation; see its migration."""
+
+    chunk: int
+    owner: str
+    scored: int
+    invalid: int
+    result: str
+    errors: str
+    result_bytes: int
+    error_bytes: int
+
+
+_TYPES_OF_CHUNK: Final = ("bigint", "uuid", "integer", "integer", "text", "text", "bigint", "bigint")
+
+
+class ChunkStatement(NamedTuple):
+    """The statement that ends a chunk of a batch, with the INSERT of its rows if it has any."""
+
+    has_rows: bool
+
+    @property
+    def name(self) -> bytes:
+        return b"chunk%d" % self.has_rows
+
+    def text(self) -> str:
+        if self.has_rows:
+            return _statement_of_columns(alike=True, chunk=True)
+        return f"SELECT {function_of_chunk(2)}"
+
+    def parameters(self, rows: LogRows | None, generation: int, end: ChunkEnd, batch_id: int) -> Parameters:
+        ended = [str(value).encode() for value in end]
+        if rows is None:
+            return [b"%d" % generation, *ended], None
+        values, formats = Statement(0, alike=True).parameters([rows], generation)
+        assert formats is not None
+        return [*values, *ended, b"%d" % batch_id], [*formats, *[0] * (len(ended) + 1)]
+
+
 def statement_for(group: Sequence[LogRows], claims: Sequence[Claim]) -> Statement:
     count = sum(map(len, group))
     if not claims and count < COLUMNS_FROM_ROWS:
@@ -166,8 +207,9 @@ def _statement_of_cells(size: int) -> str:
     )
 
 
-def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
-    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns, the claims.
+def _statement_of_columns(*, alike: bool, claimed: bool = False, chunk: bool = False) -> str:
+    """Returns the INSERT for any number of rows. Its parameters: the generation, the columns, the claims (or
+    the end of a chunk of a batch, and the batch).
 
     A column is an array, or null if no row has a value. With `alike`, each column of the origin is one value.
     """
@@ -185,10 +227,21 @@ def _statement_of_columns(*, alike: bool, claimed: bool) -> str:
         types = ("integer[]", "text[]", "text[]", "text[]", "integer")
         claims = ", ".join(f"${2 + len(_TYPES) + n}::{kind}" for n, kind in enumerate(types))
         fence = f"vigia_fence_and_claims($1::bigint, {claims})"
+    elif chunk:
+        fence = function_of_chunk(2 + len(_TYPES))
+        shown.append(f"${2 + len(_TYPES) + len(_TYPES_OF_CHUNK)}::integer")
+    columns = f"{COLUMNS}, batch_id" if chunk else COLUMNS
     return (
-        f"INSERT INTO predictions_prediction ({COLUMNS}) SELECT {', '.join(shown)} "  # noqa: S608
+        f"INSERT INTO predictions_prediction ({columns}) SELECT {', '.join(shown)} "  # noqa: S608
         f"FROM {fence}, unnest({', '.join(arrays)}) AS row ({', '.join(names)})"
     )
+
+
+def function_of_chunk(first: int) -> str:
+    """Returns the call that ends a chunk behind the fence; its parameters: $1 the generation, then a
+    `ChunkEnd` from number `first` on."""
+    types = ", ".join(f"${first + n}::{kind}" for n, kind in enumerate(_TYPES_OF_CHUNK))
+    return f"vigia_fence_and_chunk($1::bigint, {types})"
 
 
 def _column(group: Sequence[LogRows], name: str) -> Any:

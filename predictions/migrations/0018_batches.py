@@ -79,8 +79,6 @@ class Migration(migrations.Migration):
                 ('attempts', models.PositiveSmallIntegerField(default=0)),
                 ('scored', models.PositiveIntegerField(null=True)),
                 ('invalid', models.PositiveIntegerField(null=True)),
-                ('first_id', models.UUIDField(null=True)),
-                ('last_id', models.UUIDField(null=True)),
                 ('result', models.CharField(blank=True, max_length=100)),
                 ('errors', models.CharField(blank=True, max_length=100)),
                 ('result_bytes', models.PositiveBigIntegerField(default=0)),

@@ -15,7 +15,7 @@ TRIES = 100
 # rows of a batch that is cancelled at this moment may still be committed; they count, because chunks are counted.
 MAKE = """
 CREATE FUNCTION vigia_fence_and_chunk(
-    expected bigint, chunk bigint, owner uuid, scored_rows integer, invalid_rows integer, first uuid, last uuid,
+    expected bigint, chunk bigint, owner uuid, scored_rows integer, invalid_rows integer,
     result_name text, errors_name text, result_size bigint, error_size bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
@@ -27,7 +27,7 @@ BEGIN
         RAISE EXCEPTION 'the batch has ended' USING ERRCODE = 'VG004';
     END IF;
     UPDATE predictions_batchchunk
-        SET scored = scored_rows, invalid = invalid_rows, first_id = first, last_id = last, result = result_name,
+        SET scored = scored_rows, invalid = invalid_rows, result = result_name,
             errors = errors_name, result_bytes = result_size, error_bytes = error_size, done_at = now(),
             lease_until = NULL
         WHERE id = chunk AND lease_owner = owner AND done_at IS NULL;
@@ -39,7 +39,7 @@ END $$;
 """
 UNMAKE = """
 DROP FUNCTION vigia_fence_and_chunk(
-    bigint, bigint, uuid, integer, integer, uuid, uuid, text, text, bigint, bigint
+    bigint, bigint, uuid, integer, integer, text, text, bigint, bigint
 );
 """
 

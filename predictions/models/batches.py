@@ -23,7 +23,8 @@ class Batch(Job):
     gzip : whether the file is packed. dialect : the CSV's dialect as far as the request declares it, the
         fields of `vigia_ml.schema.csv_dialect.Told`.
     token_key : the start of the client key that requested the batch; empty for a session or a command.
-    prepared : results of the preparation: names of files, and the dialect in words; null before.
+    prepared : results of the preparation: name of the rows as they are read, the dialect in words, and the
+        columns of the results, which the model's switch at that time decides; null before.
     read_whole : whether all chunks exist. rows : rows in these chunks, valid and invalid.
     scored, invalid : rows so far; `predictions.batches.chunks.count` reads them from the chunks.
     stop_reason : the reason for which a worker ended the batch; the job then fails with it.
@@ -32,7 +33,8 @@ class Batch(Job):
     """
 
     work = "predictions.batches.jobs.score"
-    cleanup = "predictions.batches.files.clean_up"
+    cleanup = "predictions.batches.jobs.clean_up"
+    limits_each_stage = True
     event: ClassVar[str] = "batch.ended"
 
     class Format(models.TextChoices):
@@ -83,6 +85,7 @@ class BatchShare(Job):
     """A job that helps with the chunks of a batch until none is free."""
 
     work = "predictions.batches.jobs.share"
+    limits_each_stage = True
     batch = models.ForeignKey(Batch, on_delete=models.CASCADE, related_name="shares")
 
     class Meta(Job.Meta):
@@ -96,10 +99,10 @@ class BatchChunk(models.Model):
     """A run of consecutive rows of a batch, which one worker scores and logs in one transaction.
 
     start, end : bytes in the file that is read, half open. first_row, rows : its rows; the first row of the
-        file is 1. line : line of the first row in a CSV, counted from 1.
-    lease_owner, lease_until : the claim; every write checks the owner. attempts : claims so far.
+        file is 0. line : line of the first row in a CSV, counted from 1.
+    lease_owner, lease_until : the claim of a job's process; every write checks the owner.
+    attempts : claims so far.
     scored, invalid : rows that were logged, and the others; null until the chunk is done.
-    first_id, last_id : ids of its log rows, which bound the look-up of a batch's rows in the log.
     result, errors : the files of the attempt that counts, in the batch's folder; empty if it wrote none.
     result_bytes, error_bytes : their sizes.
     """
@@ -116,8 +119,6 @@ class BatchChunk(models.Model):
     attempts = models.PositiveSmallIntegerField(default=0)
     scored = models.PositiveIntegerField(null=True)
     invalid = models.PositiveIntegerField(null=True)
-    first_id = models.UUIDField(null=True)
-    last_id = models.UUIDField(null=True)
     result = models.CharField(max_length=100, blank=True)
     errors = models.CharField(max_length=100, blank=True)
     result_bytes = models.PositiveBigIntegerField(default=0)

@@ -59,17 +59,20 @@ class PredictionSerializer(serializers.ModelSerializer[Prediction]):
     probabilities = serializers.DictField(
         child=serializers.FloatField(), required=False, help_text=PROBABILITIES
     )
+    batch = serializers.IntegerField(
+        source="batch_id", required=False, help_text="Id of the batch; absent for the answer to a request."
+    )
 
     class Meta:
         model = Prediction
         fields: ClassVar = [
             "id", "at", "model", "version", "key", "inputs", "prediction", "probability",
-            "probabilities", "warnings", "request_id",
+            "probabilities", "warnings", "request_id", "batch",
         ]  # fmt: skip
 
     def to_representation(self, instance: Prediction) -> dict[str, Any]:
         shown = super().to_representation(instance)
-        for name in ("probability", "probabilities"):
+        for name in ("probability", "probabilities", "batch"):
             if shown[name] is None:
                 del shown[name]
         return shown

@@ -26,6 +26,7 @@ from training.parsers import CsvBody, JsonBody
 from training.registry import lookup
 from training.serving import routing
 from training.serving.engine_cache import Served, served_to
+from training.serving.routing import RoutedVersion
 from training.views.base import bad_parameter, csv_dialect, int_param
 from training.views.idempotent import REPLAYED, IdempotentView, retry_key
 from vigia_ml.schema import Fault, InvalidRows
@@ -37,11 +38,17 @@ CHANGES_SURVIVED = 3  # after so many stale attempts a request holds further cha
 
 
 class GenerationCheckedView(IdempotentView):
-    """A view whose answers the fence guards: it reads the generation before it checks the key."""
+    """A view whose answers the fence guards: it reads the generation before it checks the key.
+
+    Attributes
+    ----------
+    routed : the version that answers; set before `read_rows`.
+    """
 
     generation = 0
     stores_own_answers = True
     model: RegisteredModel
+    routed: RoutedVersion
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         self._read_generation(request)
@@ -107,7 +114,8 @@ class GenerationCheckedView(IdempotentView):
         self, request: Request, model: RegisteredModel, data: Any, caller: Caller, number: int | None
     ) -> Answer:
         ready, version = served_to(model, number, caller.client_id, self.generation)
-        rows = _read(request, ready, data)
+        self.routed = version
+        rows = self.read_rows(request, ready, data)
 
         def committed(prepared: Prepared) -> None:
             shadow_worker.committed(version, prepared)
@@ -118,6 +126,16 @@ class GenerationCheckedView(IdempotentView):
         )
         warm_cache(request, model, number, self.generation)
         return answer
+
+    def read_rows(self, request: Request, ready: Served, data: Any) -> Rows:
+        """Returns the rows of the body, all valid. A protocol's view reads another format."""
+        if isinstance(data, CsvBody):
+            data.stream.seek(0)
+            return reading.read_csv(ready, data.stream, csv_dialect(request))
+        if isinstance(data, QueryDict):
+            return reading.read_rows(ready, [form_cells(data)], text=True)
+        assert isinstance(data, JsonBody)
+        return reading.read_body(ready, data.raw)
 
     def _refresh_generation(self, request: Request, model: RegisteredModel) -> None:
         self._read_generation(request)
@@ -144,16 +162,6 @@ def warm_cache(request: Request, model: RegisteredModel, number: int | None, gen
 def respond(answer: Answer) -> Response:
     headers = {REPLAYED: "true"} if answer.replayed else {}
     return Response(answer.body, headers=headers)
-
-
-def _read(request: Request, ready: Served, data: Any) -> Rows:
-    if isinstance(data, CsvBody):
-        data.stream.seek(0)
-        return reading.read_csv(ready, data.stream, csv_dialect(request))
-    if isinstance(data, QueryDict):
-        return reading.read_rows(ready, [form_cells(data)], text=True)
-    assert isinstance(data, JsonBody)
-    return reading.read_body(ready, data.raw)
 
 
 def form_cells(data: QueryDict, lists: Mapping[str, str] | None = None) -> RepeatedNames:

@@ -45,6 +45,7 @@ LOG_FILTERS = [
     OpenApiParameter("until", OpenApiTypes.DATETIME, description="End of the period, excluded."),
     OpenApiParameter("version", int),
     OpenApiParameter("key", str, description="The client's own reference."),
+    OpenApiParameter("batch", int, description="Only the rows of this batch."),
     OpenApiParameter("limit", int, description=f"Rows per page, at most {queries.LARGEST_PAGE}."),
     OpenApiParameter("cursor", str, description="Cursor from `next` of the previous page."),
 ]
@@ -111,6 +112,7 @@ class PredictionsView(PredictView):
             until=datetime_param(request, "until"),
             version=int_param(request, "version", 2**31 - 1),
             key=request.query_params.get("key") or None,
+            batch=int_param(request, "batch", 2**31 - 1),
             before=uuid_param(request, "cursor", "come from an earlier page"),
             limit=page_size(request),
         )

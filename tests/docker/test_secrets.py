@@ -223,6 +223,7 @@ def test_a_secret_is_replaced_on_request(places: Places) -> None:
     assert changed == {
         "stored/redis_password",
         "vigia/redis_url",
+        "events/redis_url",
         "redis/redis_password",
         "redis/valkey.conf",
     }

@@ -78,7 +78,7 @@ def test_missing_processes_broker_and_store_degrade_a_service_that_stays_ready(
     monkeypatch.setattr(default_storage, "location", "/proc/no-store-can-be-here")
     status, body = ready()
     assert status == 200
-    assert checks(body) == {"store", "broker", "worker", "housekeeping", "beat", "models"}
+    assert checks(body) == {"store", "broker", "models", *heartbeats.ROLES}
     assert "REDIS_URL" in str(body["degraded"])
     assert "/proc" not in str(body) and "127.0.0.1" not in str(body), "the probe is public"
 

@@ -1,5 +1,5 @@
 """The registry in the admin; the pages call services."""
 
-from training.admin import activations, datasets, registered_models, runs, versions
+from training.admin import activations, datasets, events, registered_models, runs, versions
 
-__all__ = ["activations", "datasets", "registered_models", "runs", "versions"]
+__all__ = ["activations", "datasets", "events", "registered_models", "runs", "versions"]

@@ -170,6 +170,12 @@ class RegisteredModelAdmin(ArchivablePages):
             ),
             "not_trainable": not_trainable,
             "can_read_log": row.pk in allowed_ids(request, "read_log"),
+            "can_score": (
+                active is not None
+                and provider is None
+                and row.archived_at is None
+                and row.pk in allowed_ids(request, "predict")
+            ),
         }
 
     def rollback_page(self, request: HttpRequest, model_id: int) -> HttpResponse:

@@ -11,7 +11,7 @@ from django.db import connection
 
 from training.models import Heartbeat
 
-ROLES: Final = ("worker", "housekeeping", "beat")
+ROLES: Final = ("worker", "housekeeping", "beat", "events")
 EXPECTED_SECONDS: Final = 30.0
 """A live process writes a heartbeat at least this often."""
 BACKUP: Final = "backup"

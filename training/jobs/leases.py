@@ -28,6 +28,7 @@ from django.utils.module_loading import import_string
 
 from core.background import run_periodically
 from core.errors import Archived, Conflict, StoreUnavailable, is_of_the_disk
+from core.events import emit
 from training.models import Job, RegisteredModel, TrainingRun
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import InvalidRows
@@ -132,7 +133,7 @@ class Lease:
         if status == Status.SUCCEEDED:
             fields = {"stage": "finished", "percent": 100} | fields
         fields |= {"status": status, "error": error[:4000], "finished_at": Now()}
-        return bool(retry_on_disconnect(lambda: self.held().update(**fields)))
+        return retry_on_disconnect(lambda: _end(self.kind, self.job_id, self.held(), fields))
 
     def fail(self, error: str) -> bool:
         return self.end(Status.FAILED, error=error)
@@ -153,6 +154,29 @@ class Lease:
 
         every = settings.JOB_LEASE_SECONDS / RENEWALS
         return run_periodically(renew, every=every, name=f"lease-{self.job_id}")
+
+
+def _end(job_kind: type[Job], job_id: int, rows: Any, fields: dict[str, Any]) -> bool:
+    """Writes a terminal state if `rows` has the job, and its event; returns whether it did."""
+    with transaction.atomic():
+        if not rows.update(**fields):
+            return False
+        emit_end(job_kind, job_id)
+    return True
+
+
+def emit_end(job_kind: type[Job], job_id: int) -> None:
+    """Writes the event of a job that has just ended, in the transaction of its terminal state."""
+    if job_kind.event:
+        rows = job_kind._default_manager.select_related("registered_model", "requested_by")
+        job = rows.get(pk=job_id)
+        name = job._meta.verbose_name
+        emit(
+            job_kind.event,
+            model=job.registered_model.name,
+            subject=f"{name} {job_id}: {job.status}",
+            data=job.event_data(),
+        )
 
 
 def _lease_end() -> CombinedExpression:
@@ -188,14 +212,12 @@ def _claim(job_kind: type[Job], job_id: int) -> Lease | None:
         if changed:
             return lease
         dead = job_kind._default_manager.filter(free, pk=job_id)
-        if dead.filter(cancel_requested_at__isnull=False).update(
-            status=Status.CANCELLED, stage="cancelled", finished_at=Now()
-        ):
+        cancelled = {"status": Status.CANCELLED, "stage": "cancelled", "finished_at": Now()}
+        if _end(job_kind, job_id, dead.filter(cancel_requested_at__isnull=False), cancelled):
             return None
         error = f"gave up after {MAX_ATTEMPTS} attempts: the process that did the work died each time"
-        if dead.filter(attempts__gte=MAX_ATTEMPTS).update(
-            status=Status.FAILED, finished_at=Now(), error=error
-        ):
+        failed = {"status": Status.FAILED, "finished_at": Now(), "error": error}
+        if _end(job_kind, job_id, dead.filter(attempts__gte=MAX_ATTEMPTS), failed):
             log.error("%s %s: %s", job_kind._meta.label_lower, job_id, error)
     return None
 
@@ -299,13 +321,14 @@ def request_cancel(job: AnyJob, *, by: User | None) -> AnyJob:
     rows = type(job)._default_manager.filter(pk=job.pk)
     with transaction.atomic():
         rows.select_for_update().get()  # a job released between the two updates must not escape both
-        stopped = rows.filter(status=Status.QUEUED).update(
-            status=Status.CANCELLED,
-            stage="cancelled",
-            finished_at=Now(),
-            cancel_requested_at=Now(),
-            cancelled_by=by,
-        )
+        fields = {
+            "status": Status.CANCELLED,
+            "stage": "cancelled",
+            "finished_at": Now(),
+            "cancel_requested_at": Now(),
+            "cancelled_by": by,
+        }
+        stopped = _end(type(job), job.pk, rows.filter(status=Status.QUEUED), fields)
         changed = stopped or rows.filter(status=Status.RUNNING).update(
             cancel_requested_at=Coalesce(F("cancel_requested_at"), Now()),
             cancelled_by=Coalesce(F("cancelled_by"), Value(by.pk if by else None)),

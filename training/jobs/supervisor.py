@@ -96,12 +96,14 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 class _Supervision:
-    """The supervision of one child; time counts from the start of this attempt."""
+    """The supervision of one child; time counts from the start of this attempt, or of a stage of a job whose
+    stages have the limits (`Job.limits_each_stage`)."""
 
     def __init__(self, lease: Lease, child: subprocess.Popen[bytes], output: _Output) -> None:
         self.lease, self.child, self.output = lease, child, output
         self.started = self.renewed = time.monotonic()
         self.soft_limit_signalled = False
+        self.stage = "starting"
         self.exceeded_limit = ""  # message about the limit for which the child was killed
         self.cancelled_at: float | None = None
 
@@ -144,6 +146,8 @@ class _Supervision:
     def _tick(self) -> bool:
         now = time.monotonic()
         spent = now - self.started
+        if spent > settings.JOB_SOFT_SECONDS and self._is_in_another_stage():
+            self.started, spent = now, 0.0
         if spent > settings.JOB_HARD_SECONDS:
             self.exceeded_limit = (
                 f"the job was killed after {settings.JOB_HARD_SECONDS:.0f} s (JOB_HARD_SECONDS)"
@@ -169,6 +173,13 @@ class _Supervision:
             self.lease.cancel()
             return True
         return False
+
+    def _is_in_another_stage(self) -> bool:
+        """Returns whether the limits hold for each stage, and the stage has changed since the last call."""
+        if not self.lease.kind.limits_each_stage:
+            return False
+        before, self.stage = self.stage, self.lease.held().values_list("stage", flat=True).first() or ""
+        return before != self.stage
 
     def _has_begun(self) -> bool:
         """Returns whether the child has reported. Before, it has no signal handler, so a signal kills it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -17,7 +17,10 @@ class Job(models.Model):
     Attributes
     ----------
     work : dotted path of the function that does a job of this kind, a `training.jobs.leases.Work`.
+    limits_each_stage : whether the time limits hold for each stage and not for the whole job, whose length
+        depends on the size of its rows.
     cleanup : dotted path of a function that takes the id of a finished job and removes its files; or empty.
+    event : kind of the event that the job's end writes; empty: none.
     lease_owner : the fencing token, drawn by each claim; every write of the worker checks it.
     attempts : claims so far. heartbeat_at : time when its process was last alive.
     log_tail : the last lines of its process. error : the error message.
@@ -34,6 +37,8 @@ class Job(models.Model):
 
     work: ClassVar[str]
     cleanup: ClassVar[str] = ""
+    event: ClassVar[str] = ""
+    limits_each_stage: ClassVar[bool] = False
     FINISHED: ClassVar = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
 
     registered_model = models.ForeignKey(RegisteredModel, on_delete=models.PROTECT, related_name="%(class)ss")
@@ -74,6 +79,16 @@ class Job(models.Model):
     def is_finished(self) -> bool:
         return self.status in self.FINISHED
 
+    def event_data(self) -> dict[str, Any]:
+        """Returns the data of the event that the job's end writes."""
+        by = self.requested_by
+        return {
+            "status": self.status,
+            "error": self.error[:500],
+            "requested_by": by.get_username() if by else None,
+            "queued_at": self.queued_at.isoformat(),
+        }
+
     @property
     def is_being_cancelled(self) -> bool:
         return self.cancel_requested_at is not None and not self.is_finished
@@ -84,6 +99,7 @@ class TrainingRun(Job):
 
     work = "training.runs.execution.train"
     cleanup = "training.runs.pushes.remove_files"
+    event = "run.ended"
 
     class Mode(models.TextChoices):
         APPEND = "append", "append: the active version's rows and the new rows"
@@ -140,6 +156,15 @@ class TrainingRun(Job):
 
     def __str__(self) -> str:
         return f"run {self.pk} of {self.registered_model.name}"
+
+    def event_data(self) -> dict[str, Any]:
+        version = getattr(self, "version", None)  # a failed run has none
+        return {
+            "run": self.pk,
+            "version": version and version.number,
+            "gate_passed": version and bool(version.gate["passed"]),
+            "activated": version is not None and version.status == "active",
+        } | super().event_data()
 
 
 class Comparison(Job):

@@ -199,6 +199,26 @@ class PrunedArtifact(models.Model):
         return f"artifact of {self.version}"
 
 
+class UnusableArtifact(models.Model):
+    """A version that web processes could not load when they tried last; the row's creation writes an event.
+
+    by_check : found by the periodic check of active versions; else by a request.
+    """
+
+    version = models.OneToOneField(
+        ModelVersion, primary_key=True, on_delete=models.CASCADE, related_name="unusable"
+    )
+    reason = models.TextField()
+    by_check = models.BooleanField()
+    since = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.reason}"
+
+
 def serving_versions() -> models.QuerySet[ModelVersion, ModelVersion]:
     """Returns the active versions of the models that are not archived."""
     return ModelVersion.objects.filter(status=ModelVersion.Status.ACTIVE, registered_model__archived_at=None)

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from core.errors import Conflict, SecondPerson
+from core.events import emit
 from training import artifacts
 from training.access import permissions
 from training.models import Activation, ModelVersion, RegisteredModel
@@ -77,7 +78,25 @@ def activate(
         )
         # The database sets the time at the commit, when the old version's answers end.
         transaction.on_commit(lambda: created.refresh_from_db(fields=["at"]))
+        _emit(created)
         return created
+
+
+def _emit(activation: Activation) -> None:
+    is_rollback = activation.kind == Activation.Kind.ROLLBACK
+    emit(
+        "version.rolled_back" if is_rollback else "version.activated",
+        model=activation.registered_model.name,
+        subject=f"version {activation.version.number}",
+        data={
+            "version": activation.version.number,
+            "previous": activation.previous.number if activation.previous else None,
+            "actor": activation.actor.get_username() if activation.actor else None,
+            "reason": activation.reason,
+            "by_policy": activation.kind == Activation.Kind.POLICY,
+            "overridden": activation.overridden,
+        },
+    )
 
 
 def lock_bytes(*, shared: bool) -> None:

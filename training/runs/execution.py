@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from core import version
+from core.events import emit
 from training import artifacts, catalogue, providers
 from training.access import permissions
 from training.jobs import leases
@@ -218,6 +219,23 @@ def _finish(
             percent=100,
             finished_at=timezone.now(),
         )
+        if not gate["passed"]:
+            _emit_refusal(created, run)
+        leases.emit_end(TrainingRun, run.pk)
+
+
+def _emit_refusal(version: ModelVersion, run: TrainingRun) -> None:
+    failed = [each for each in version.gate.get("checks", []) if not each["passed"]]
+    emit(
+        "gate.refused",
+        model=version.registered_model.name,
+        subject=f"version {version.number}",
+        data={
+            "version": version.number,
+            "run": run.pk,
+            "checks": [{"name": each["name"], "message": each["message"]} for each in failed],
+        },
+    )
 
 
 def _held_back(

@@ -24,7 +24,7 @@ from django.db.models import Exists, OuterRef, Q
 from core.errors import Archived, ArtifactError, ArtifactPruned, NoActiveVersion, UnknownVersion
 from training import artifacts
 from training.models import ModelVersion, RegisteredModel, Rollout, serving_versions
-from training.serving import routing
+from training.serving import routing, unusable_artifacts
 from training.serving.routing import RoutedVersion
 from vigia_ml.engines import Engine, class_name
 from vigia_ml.schema import DatasetSchema
@@ -185,7 +185,12 @@ def _make_room() -> None:
 
 def _load(version_id: int) -> Served:
     row = ModelVersion.objects.select_related("registered_model").get(pk=version_id)
-    engine = artifacts.load(row)
+    try:
+        engine = artifacts.load(row)
+    except ArtifactError as error:
+        unusable_artifacts.notice(version_id, error.message)
+        raise
+    unusable_artifacts.forget(version_id)
     trim_heap()
     _unmap_code()
     schema = row.dataset_schema
@@ -287,11 +292,12 @@ _verified: dict[int, object] = {}
 def unusable() -> dict[int, str]:
     """Returns the error of each active version that can no longer be loaded, by its primary key.
 
-    A process verifies a version's bytes once, and again when the store's stamp changes.
+    A process verifies a version's bytes once, and again when the store's stamp changes. A version that was
+    usable at the last check has an event.
     """
-    active = serving_versions().select_related("registered_model")
+    active = serving_versions().select_related("registered_model").defer("schema", "evaluation")
     errors = {}
-    for version in active.defer("schema", "evaluation"):
+    for version in active:
         try:
             stamp = artifacts.stamp(version)
             if _verified.get(version.pk) != stamp:
@@ -299,4 +305,5 @@ def unusable() -> dict[int, str]:
                 _verified[version.pk] = stamp
         except ArtifactError as error:
             errors[version.pk] = error.message
+    unusable_artifacts.record(errors, [version.pk for version in active], by_check=True)
     return errors

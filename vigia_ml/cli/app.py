@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vigia_ml.cli import answering, lifecycle, pushing
+from vigia_ml.cli import answering, batching, lifecycle, pushing
 from vigia_ml.cli.output import say, show_fields, show_table
 from vigia_ml.cli.session import Session, command
 from vigia_ml.client import Client, settings
@@ -16,7 +16,7 @@ app = typer.Typer(
     help="Ask and manage the models of a Vigía service.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they would show the key
-    epilog="Exit codes: 0 done; 1 refused; 2 wrong usage; 3 a run failed or a gate was not passed; "
+    epilog="Exit codes: 0 done; 1 refused; 2 wrong usage; 3 a run or batch failed or a gate was not passed; "
     "4 no answer, or not now; 5 no access; 6 some rows were invalid.",
 )
 
@@ -74,5 +74,5 @@ def models(session: Session) -> None:
     show_table(session, found, columns)
 
 
-for group in (answering, lifecycle, pushing):
+for group in (answering, batching, lifecycle, pushing):
     group.register(app)

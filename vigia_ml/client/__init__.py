@@ -5,6 +5,7 @@ with vigia_ml.Client("http://127.0.0.1:8000", key="…") as client:
 """
 
 from vigia_ml.client.async_client import AsyncClient
+from vigia_ml.client.batches import AsyncBatch, Batch
 from vigia_ml.client.client import Client
 from vigia_ml.client.errors import (
     ApiError,
@@ -14,6 +15,7 @@ from vigia_ml.client.errors import (
     Forbidden,
     GateNotPassed,
     InvalidInput,
+    NotFinished,
     NotFound,
     NotReachable,
     RateLimited,
@@ -54,10 +56,12 @@ __all__ = [
     "Answer",
     "ApiError",
     "Archived",
+    "AsyncBatch",
     "AsyncClient",
     "AsyncLog",
     "AsyncVersion",
     "BadRequest",
+    "Batch",
     "Client",
     "Comparison",
     "Conflict",
@@ -73,6 +77,7 @@ __all__ = [
     "LoggedPrediction",
     "Model",
     "NotConfigured",
+    "NotFinished",
     "NotFound",
     "NotReachable",
     "OutcomesRecorded",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 import httpx
 
-from vigia_ml.client import endpoints, exports, jobs, predicting, pushes, settings, wire
+from vigia_ml.client import batches, endpoints, exports, jobs, predicting, pushes, settings, wire
+from vigia_ml.client.batches import AsyncBatch, Format, OnInvalid
 from vigia_ml.client.core import Core, Time
 from vigia_ml.client.flow import Flow
 from vigia_ml.client.frames import Probabilities, Row
@@ -23,6 +24,7 @@ from vigia_ml.client.waiting import WaitingDriver
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vigia_ml.client.batches import Source
     from vigia_ml.client.frames import Table
 
 P = ParamSpec("P")
@@ -104,6 +106,38 @@ class AsyncClient:
         """Returns one version; see `Client.version`."""
         flow = endpoints.version(self._core, model, number, AsyncVersion)
         return self._bound(await self._driver.run(flow))
+
+    async def batch(
+        self,
+        model: str,
+        rows: Source | None = None,
+        *,
+        location: str | None = None,
+        path: str | None = None,
+        version: int | None = None,
+        on_invalid: OnInvalid = "report",
+        format: Format | None = None,
+        key_column: str | None = None,
+        compress: bool = True,
+        idempotency_key: str | None = None,
+        **dialect: str,
+    ) -> AsyncBatch:
+        """Sends rows or a file to be scored as a job; see `Client.batch`."""
+        flow = batches.request(
+            self._core, AsyncBatch, model, rows, location=location, path=path, format=format,
+            compress=compress, key_column=key_column, idempotency_key=idempotency_key,
+            options={"version": version, "on_invalid": on_invalid, **dialect},
+        )  # fmt: skip
+        return (await self._driver.run(flow))._bind(self)
+
+    async def batches(self, model: str, *, before: int | None = None) -> list[AsyncBatch]:
+        """Returns the newest batches that the key may see; see `Client.batches`."""
+        found = await self._driver.run(batches.batches(self._core, AsyncBatch, model, before))
+        return [each._bind(self) for each in found]
+
+    async def get_batch(self, model: str, id: int) -> AsyncBatch:
+        """Returns one batch."""
+        return (await self._driver.run(batches.get_batch(self._core, AsyncBatch, model, id)))._bind(self)
 
     async def push(
         self,

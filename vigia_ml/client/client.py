@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 import httpx
 
-from vigia_ml.client import endpoints, exports, jobs, predicting, pushes, settings, wire
+from vigia_ml.client import batches, endpoints, exports, jobs, predicting, pushes, settings, wire
+from vigia_ml.client.batches import Batch, Format, OnInvalid
 from vigia_ml.client.blocking import BlockingDriver
 from vigia_ml.client.core import Core, Time
 from vigia_ml.client.flow import Flow
@@ -23,6 +24,7 @@ from vigia_ml.client.retries import RetryPolicy
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vigia_ml.client.batches import Source
     from vigia_ml.client.frames import Table
 
 P = ParamSpec("P")
@@ -110,6 +112,54 @@ class Client:
     def version(self, model: str, number: int) -> Version:
         """Returns one version: metrics, gate, lineage, schema, engine."""
         return self._bound(self._driver.run(endpoints.version(self._core, model, number, Version)))
+
+    def batch(
+        self,
+        model: str,
+        rows: Source | None = None,
+        *,
+        location: str | None = None,
+        path: str | None = None,
+        version: int | None = None,
+        on_invalid: OnInvalid = "report",
+        format: Format | None = None,
+        key_column: str | None = None,
+        compress: bool = True,
+        idempotency_key: str | None = None,
+        **dialect: str,
+    ) -> Batch:
+        """Sends rows or a file of any size to be scored as a job; returns the queued batch, see `Batch.wait`.
+
+        Every row is logged with the batch's id. A file goes to the service as it is read, in constant memory.
+
+        Parameters
+        ----------
+        rows : path of a .csv, .parquet or .jsonl file (also packed: .csv.gz), such a file opened in binary
+            mode, a frame, an array, a list of texts or a list of dicts.
+        location, path : in place of rows: a folder that the service declares, and a file below it.
+        version : number of the version that scores; default: the active one.
+        on_invalid : ``report`` collects the faults of invalid rows; ``stop`` ends the batch at the first one.
+        format : ``csv``, ``parquet`` or ``jsonl``, where the file's name does not tell.
+        key_column : of a frame or dicts: the column with your own reference of each row.
+        compress : whether to pack the body on its way.
+        dialect : ``delimiter``, ``decimal`` and ``thousands`` of a CSV, where they are not recognised.
+        idempotency_key : the same call with it, within a day, gets the same batch.
+        """
+        flow = batches.request(
+            self._core, Batch, model, rows, location=location, path=path, format=format, compress=compress,
+            key_column=key_column, options={"version": version, "on_invalid": on_invalid, **dialect},
+            idempotency_key=idempotency_key,
+        )  # fmt: skip
+        return self._driver.run(flow)._bind(self)
+
+    def batches(self, model: str, *, before: int | None = None) -> list[Batch]:
+        """Returns the newest batches that the key may see (at most a page; `before`: with a smaller id)."""
+        found = self._driver.run(batches.batches(self._core, Batch, model, before))
+        return [each._bind(self) for each in found]
+
+    def get_batch(self, model: str, id: int) -> Batch:
+        """Returns one batch."""
+        return self._driver.run(batches.get_batch(self._core, Batch, model, id))._bind(self)
 
     def push(
         self,

@@ -117,7 +117,7 @@ class UnexpectedAnswer(VigiaError):
 
 
 class RunFailed(VigiaError):
-    """A training run, push, comparison or replay failed or was cancelled; `job` is its last state."""
+    """A training run, push, comparison, replay or batch failed or was cancelled; `job` is its last state."""
 
     code = "run_failed"
 
@@ -129,6 +129,16 @@ class RunFailed(VigiaError):
     def run(self) -> Any:
         """The failed run."""
         return self.job
+
+
+class NotFinished(VigiaError):
+    """The job did not end within the time that the caller gave; it goes on. `job` is its last state."""
+
+    code = "still_running"
+
+    def __init__(self, message: str, job: Any) -> None:
+        super().__init__(message)
+        self.job = job
 
 
 _BY_CODE: Final[dict[str, type[ApiError]]] = {"invalid_input": InvalidInput, "gate_not_passed": GateNotPassed}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vigia_ml.client.core import Core, Time, at, encoded, encoded_rows, time_text
-from vigia_ml.client.errors import RunFailed
+from vigia_ml.client.errors import NotFinished, RunFailed
 from vigia_ml.client.flow import Flow, Sleep, Work
 from vigia_ml.client.frames import Row, as_path, is_frame, rows_of
 from vigia_ml.client.predicting import schema_in_force
@@ -101,22 +103,30 @@ def follow(core: Core, run: Run, *, progress: Progress = False) -> Flow[Run]:
     return (yield from followed(core, run, path, f"run {run.id} of {run.model}", progress))
 
 
-def followed(core: Core, job: J, path: str, name: str, progress: Progress) -> Flow[J]:
-    """Asks for a job until it has ended."""
+def followed(
+    core: Core, job: J, path: str, name: str, progress: Progress, timeout: float | None = None
+) -> Flow[J]:
+    """Asks for a job until it has ended, for at most `timeout` seconds."""
+    until = math.inf if timeout is None else time.monotonic() + timeout
     with reporting(progress, name) as report:
-        job = yield from _until_finished(core, job, path, report)
+        job = yield from _until_finished(core, job, path, report, until)
+    if not job.is_finished:
+        raise NotFinished(f"{name} did not end within {timeout:g} s: {job.stage or job.status}", job)
     if job.status != "succeeded":
         reason = f": {job.error}" if job.error else ""
         raise RunFailed(f"{name} {'was cancelled' if job.status == 'cancelled' else 'failed'}{reason}", job)
     return job
 
 
-def _until_finished(core: Core, job: J, path: str, report: Report) -> Flow[J]:
+def _until_finished(core: Core, job: J, path: str, report: Report, until: float) -> Flow[J]:
     pause, shown = FIRST_PAUSE, 0
     while not job.is_finished:
+        left = until - time.monotonic()
+        if left <= 0:
+            return job
         report(max(0, job.percent - shown), 100)
         shown = max(shown, job.percent)
-        yield Sleep(pause)
+        yield Sleep(min(pause, left))
         pause = min(pause * 1.3, LONGEST_PAUSE)
         job = yield from core.get(path, type(job))
     report(100 - shown, 100)

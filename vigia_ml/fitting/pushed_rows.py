@@ -87,13 +87,13 @@ def _dump_rows(directory: Path, part: str, columns: list[str]) -> int:
             cells = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in columns]
             for values in cells:
                 if float in set(map(type, values)):
-                    _mark_infinities(values)
+                    mark_infinities(values)
             target.writelines(encode(row) + b"\n" for row in zip(*cells, strict=True))
             rows += batch.num_rows
     return rows
 
 
-def _mark_infinities(values: list[Any]) -> None:
+def mark_infinities(values: list[Any]) -> None:
     """Replaces infinities by texts, which no column of numbers accepts; JSON would turn them into nulls."""
     for place, value in enumerate(values):
         if isinstance(value, float) and math.isinf(value):

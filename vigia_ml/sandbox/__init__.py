@@ -23,10 +23,11 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from vigia_ml.errors import VigiaError
 from vigia_ml.sandbox.process import Limits, Reason, Watch, owned, started
@@ -135,12 +136,13 @@ def run(
     return _outcome(watch, time.monotonic() - began, limits)
 
 
-def read_file(directory: Path, name: str, most: int) -> bytes:
-    """Returns the content of a file that a child wrote in its directory.
+@contextmanager
+def open_file(directory: Path, name: str) -> Iterator[BinaryIO]:
+    """Opens a file that a child wrote in its directory.
 
     Raises
     ------
-    SandboxFailed : when there is no such file, or another thing, or more than `most` bytes.
+    SandboxFailed : when there is no such file, or another thing.
     """
     try:
         # The child may have put a link or a pipe there.
@@ -150,6 +152,17 @@ def read_file(directory: Path, name: str, most: int) -> bytes:
     with os.fdopen(place, "rb") as file:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             raise SandboxFailed("crashed", f"the child left {name}, which is not a file")
+        yield file
+
+
+def read_file(directory: Path, name: str, most: int) -> bytes:
+    """Returns the content of a file that a child wrote in its directory.
+
+    Raises
+    ------
+    SandboxFailed : when there is no such file, or another thing, or more than `most` bytes.
+    """
+    with open_file(directory, name) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise SandboxFailed("output", f"the child's file {name} has more than {most:,} bytes")

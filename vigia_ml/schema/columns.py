@@ -187,8 +187,8 @@ class Column:
     def from_json(self, value: Any) -> Value:
         """Converts a decoded JSON value to this column's value.
 
-        Strict: a number in quotes and ``true`` are not numbers. ``NaN``, which Python's json writes for
-        pandas' missing values, is null where the column may be null.
+        Strict: a number in quotes and ``true`` are not numbers. pandas' missing values, ``NaN`` and the text
+        ``NaT`` of a date, are null where the column may be null.
 
         Raises
         ------
@@ -199,6 +199,8 @@ class Column:
                 return None
             raise self._bad("null_not_allowed", "must not be null", value)
         if self.nullable and isinstance(value, float) and math.isnan(value):
+            return None
+        if self.nullable and self.is_temporal and value == "NaT":
             return None
         if self.is_numeric:
             return self._number_json(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import copy
 import csv
 import io
 import itertools
@@ -167,19 +168,37 @@ class Table:
         self._skip_blank_rows = skip_blank_rows
         self._read_characters = 0
         self._row_begins = self._above + 1
-        self._text = _Borrowed(stream, encoding=codec, newline="")
-        quoted = not (self.delimiter == "\t" and _NULL_CELL.search(peeked))
-        if not quoted:
+        self.quoted = not (self.delimiter == "\t" and _NULL_CELL.search(peeked))
+        if not self.quoted:
             self.notes.append(r"quotation marks are text (\N stands for a missing value)")
-        self._reader = csv.reader(
-            self._lines(),
-            delimiter=self.delimiter,
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            strict=True,
-        )
+        self._open(stream, codec)
         self.header = self._read_header()
+        self.header_ends = self._above + self._reader.line_num
+        """The line on which the header ends, counted from 1."""
         self.named = max((place for place, name in enumerate(self.header, 1) if name), default=0)
         """Least number of cells of a row: up to the last column with a name."""
+
+    def _open(self, stream: IO[bytes], codec: str, *, passed_over: int | None = None) -> None:
+        """Begins to read a stream below `passed_over` lines (default: those above the header)."""
+        self._text = _Borrowed(stream, encoding=codec, newline="")
+        self._reader = csv.reader(
+            self._lines(self._above if passed_over is None else passed_over),
+            delimiter=self.delimiter,
+            quoting=csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE,
+            strict=True,
+        )
+
+    def section(self, stream: IO[bytes], line: int) -> Table:
+        """Returns a table of the same dialect that reads a part of the file, in UTF-8, for its `rows`.
+
+        Parameters
+        ----------
+        stream : begins with a row and ends with one. line : number of its first line in the file.
+        """
+        part = copy.copy(self)
+        part._above, part._read_characters, part._row_begins = line - 1, 0, line
+        part._open(stream, UTF8, passed_over=0)
+        return part
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows below the header, with as many cells as the header where possible.
@@ -251,14 +270,12 @@ class Table:
                 return list(map(written_name, cells))
         raise Unreadable("empty_file", "the CSV is empty: a header line is needed")
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self, passed_over: int) -> Iterator[str]:
         """Yields the file's lines from the header on. Raises `Unreadable` for a row that is too long."""
-        passed_over = self._above
         while line := self._text.readline(LONGEST_LINE + 1 - self._read_characters):
             self._read_characters += len(line)
             if self._read_characters > LONGEST_LINE:
-                message = f"a line must have at most {LONGEST_LINE:,} characters; check its quotation marks"
-                raise Unreadable("too_long", message, self._row_begins)
+                raise too_long(self._row_begins)
             if passed_over:
                 passed_over -= 1
                 self._read_characters = 0
@@ -274,12 +291,11 @@ class Table:
                 if cells:
                     yield above + reader.line_num, cells
         except UnicodeError as error:
-            raise self._undecodable(error, above + reader.line_num + 1) from None
+            raise self.undecodable(error, above + reader.line_num + 1) from None
         except csv.Error as error:
-            line = above + reader.line_num
-            raise Unreadable("malformed_csv", f"line {line} is not valid CSV: {error}", line) from None
+            raise malformed(error, above + reader.line_num) from None
 
-    def _undecodable(self, error: UnicodeError, line: int) -> Unreadable:
+    def undecodable(self, error: UnicodeError, line: int) -> Unreadable:
         reason = getattr(error, "reason", str(error))
         if self.encoding != UTF8:
             return Unreadable("not_utf8", f"the CSV is not {self.encoding} near line {line}: {reason}", line)
@@ -289,6 +305,15 @@ class Table:
             "or load it with a command's --encoding cp1252 if Windows wrote it",
             line,
         )
+
+
+def too_long(line: int) -> Unreadable:
+    message = f"a line must have at most {LONGEST_LINE:,} characters; check its quotation marks"
+    return Unreadable("too_long", message, line)
+
+
+def malformed(error: csv.Error, line: int) -> Unreadable:
+    return Unreadable("malformed_csv", f"line {line} is not valid CSV: {error}", line)
 
 
 class _Borrowed(io.TextIOWrapper):

@@ -6,6 +6,7 @@ who loads the file.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,21 @@ class CsvReader:
         while chunk := self._some(rows, size):
             yield self._batch(chunk, position)
             position += len(chunk)
+
+    def section(self, stream: BinaryIO, line: int, size: int) -> Iterator[Batch]:
+        """Yields the batches of a part of the file, which this reader has begun to read elsewhere.
+
+        Header, dialect and marks of numbers are those of the file's beginning, and positions of rows count
+        from the part's first row. Parameters: see `Table.section`.
+        """
+        part = copy.copy(self)
+        part._table = self._table.section(stream, line)
+        part._pending = part._table.rows()
+        return part.batches(size)
+
+    @property
+    def table(self) -> Table:
+        return self._table
 
     def instances(self, check: Callable[[int], None], size: int = BATCH_ROWS) -> list[Instance]:
         """Returns all rows of the file.

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -100,6 +101,7 @@ class CompiledSchema:
     """The decoder, encoder and ranges derived from a version's schema. Threads may share it.
 
     ranges : see `vigia_ml.schema.value_checks.ranges`; number_ranges : those of numbers.
+    places : name of a column -> its position.
     open : (position, column) of each category that accepts any level but whose training levels are known.
     read_for_warnings : those, and the columns of dates.
     """
@@ -110,11 +112,17 @@ class CompiledSchema:
 
         self.schema = schema
         self.coder = Coder(schema)
+        self.places = {name: at for at, name in enumerate(schema.names)}
         self._codes = {at: dict(table) for at, table in self.coder.tables if schema.columns[at].levels}
         self._readers = tuple(reader(column) for column in schema.columns)
         canonical = _spelling_of(schema, frozenset(schema.names))
         self._spellings: tuple[_Spelling, ...] = (canonical,) if canonical is not None else ()
         self._seen_once: set[frozenset[str]] = set()
+        fields: Any = [
+            (f"f{at}", decoded_type(column) | None if column.nullable else decoded_type(column))
+            for at, column in enumerate(schema.columns)
+        ]
+        self._in_order = msgspec.defstruct("Row", fields, array_like=True, gc=False)
         self._lock = threading.Lock()
         self.encode_lines = msgspec.json.Encoder().encode_lines
         self.ranges = tuple(ranges(schema))
@@ -149,6 +157,50 @@ class CompiledSchema:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
                 return None
         return None
+
+    def accept(self, rows: Sequence[tuple[Any, ...]], keys: list[str | None]) -> Rows | None:
+        """Returns rows of decoded JSON values in the schema's order, all valid; else None, as `decode` does.
+
+        Parameters
+        ----------
+        rows : one value per column, absent ones as None. keys : valid client keys.
+        """
+        try:
+            # msgspec checks types and bounds in C; NaN passes no bound.
+            values, coded = self._read([astuple(msgspec.convert(row, self._in_order)) for row in rows])
+        except (msgspec.ValidationError, Declined):
+            return None
+        return Rows(self, values, keys, coded)
+
+    def decode_lines(self, lines: Sequence[bytes], *, arrays: bool = False) -> Rows | None:
+        """Returns the rows of lines of JSON, each one row, all valid; else None.
+
+        Parameters
+        ----------
+        lines : objects, as `decode` takes them. arrays : the lines are arrays instead: the values in the
+            schema's order, and the client key.
+        """
+        for spelling in (self._arrays,) if arrays else self._spellings:
+            try:
+                decoded, keys, colons = spelling.decode_lines(lines)
+                if not arrays and _colons(b"".join(lines)) != colons:
+                    return None
+                values, coded = self._read(decoded)
+                return Rows(self, values, keys, coded)
+            except msgspec.ValidationError:
+                continue
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Declined):
+                return None
+        return None
+
+    @cached_property
+    def _arrays(self) -> _Spelling:
+        return _Spelling(self.schema, {}, KEY_FIELD, (), arrays=True)
+
+    def from_columns(self, columns: Mapping[str, Sequence[Value]], keys: list[str | None]) -> Rows:
+        """Returns `Rows` of columns that were read by the schema, all of the same length."""
+        names = self.schema.names
+        return Rows(self, list(zip(*(columns[name] for name in names), strict=True)), keys)
 
     def _read(self, rows: list[tuple[Any, ...]]) -> tuple[list[tuple[Value, ...]], dict[int, list[float]]]:
         """Returns (the rows' canonical values, codes of the columns whose levels were looked up).
@@ -211,11 +263,18 @@ class _Spelling:
     """A decoder for one spelling of the names.
 
     names : canonical name -> name as written, for columns that are written otherwise. key : the name of the
-    client key. others : names of accepted fields that are not read.
+    client key. others : names of accepted fields that are not read. arrays : see
+    `CompiledSchema.decode_lines`.
     """
 
     def __init__(
-        self, schema: DatasetSchema, names: Mapping[str, str], key: str, others: Sequence[str]
+        self,
+        schema: DatasetSchema,
+        names: Mapping[str, str],
+        key: str,
+        others: Sequence[str],
+        *,
+        arrays: bool = False,
     ) -> None:
         columns: list[tuple[str, Any] | tuple[str, Any, Any]] = []
         written = [names.get(column.name, column.name) for column in schema.columns]
@@ -230,9 +289,9 @@ class _Spelling:
         self._names, self._width = frozenset(renamed.values()), len(columns)
         self._nullable = [at for at, column in enumerate(schema.columns) if column.nullable]
         self._temporal = [at for at, column in enumerate(schema.columns) if column.is_temporal]
-        self._all_fields = _decoders(fields, renamed)
+        self._all_fields = _decoders(fields, renamed, arrays=arrays)
         # Most rows have no key; their structs hold the columns alone.
-        plain = key == KEY_FIELD and not others
+        plain = key == KEY_FIELD and not others and not arrays
         self._columns_alone = _decoders(columns, renamed) if plain else None
 
     def covers(self, written: frozenset[str]) -> bool:
@@ -250,9 +309,20 @@ class _Spelling:
         """
         if self._temporal and b"\\u003" in body:
             raise Declined
+        return self._decoded(lambda decoders: [decoders.one(body)] if single else decoders.many(body))
+
+    def decode_lines(self, lines: Sequence[bytes]) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
+        """Returns the same as `decode` for lines of JSON, each one row."""
+        if self._temporal and any(b"\\u003" in line for line in lines):
+            raise Declined
+        return self._decoded(lambda decoders: list(map(decoders.one, lines)))
+
+    def _decoded(
+        self, rows_of: Callable[[_Decoders], list[Any]]
+    ) -> tuple[list[tuple[Any, ...]], list[str | None], int]:
         if self._columns_alone is not None:
             try:
-                rows = self._columns_alone(body, single)
+                rows = list(map(astuple, rows_of(self._columns_alone)))
             except msgspec.ValidationError:
                 pass  # a row has a key
             else:
@@ -263,7 +333,7 @@ class _Spelling:
                     [None] * len(rows),
                     self._with_times(values, colons) if self._temporal else colons,
                 )
-        rows = self._all_fields(body, single)
+        rows = list(map(astuple, rows_of(self._all_fields)))
         others = [row[self._width :] for row in rows]
         values, absent = self._filled([row[: self._width] for row in rows])
         absent += sum([row.count(UNSET) for row in others])
@@ -283,17 +353,28 @@ class _Spelling:
         return rows, absent
 
 
-def _decoders(
-    fields: Sequence[Any], renamed: Mapping[str, str]
-) -> Callable[[bytes, bool], list[tuple[Any, ...]]]:
-    """Returns a function of (body, whether it is one row) that decodes rows as tuples of the fields."""
-    struct = msgspec.defstruct(
-        # Fields with keywords alone keep this order, whether or not they are optional.
-        "Row", fields, rename=renamed, kw_only=True, forbid_unknown_fields=True, gc=False
-    )  # fmt: skip
-    one = msgspec.json.Decoder(struct).decode
-    many = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]
-    return lambda body, single: [astuple(one(body))] if single else list(map(astuple, many(body)))
+class _Decoders(NamedTuple):
+    """Decoders of one row and of an array of rows, as structs."""
+
+    one: Callable[[bytes], Any]
+    many: Callable[[bytes], list[Any]]
+
+
+def _decoders(fields: Sequence[Any], renamed: Mapping[str, str], *, arrays: bool = False) -> _Decoders:
+    """Returns decoders of rows with these fields. With `arrays`, a row is an array of all fields in order."""
+    if arrays:
+        struct = msgspec.defstruct(
+            "Row", [field[:2] for field in fields], array_like=True, forbid_unknown_fields=True, gc=False
+        )
+    else:
+        struct = msgspec.defstruct(
+            # Fields with keywords alone keep this order, whether or not they are optional.
+            "Row", fields, rename=renamed, kw_only=True, forbid_unknown_fields=True, gc=False
+        )  # fmt: skip
+    return _Decoders(
+        msgspec.json.Decoder(struct).decode,
+        msgspec.json.Decoder(list[struct]).decode,  # type: ignore[valid-type]
+    )
 
 
 def _colons(body: bytes) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from vigia_ml.schema.faults import InvalidRows, clip
+from vigia_ml.schema.faults import InvalidRows, clip, first_of
 
 RECORDS: Final = 'df.to_json(orient="records") writes it'
 _WRAPPERS: Final = (
@@ -57,9 +57,10 @@ def unwrapped(
     names = set(data)
     if not any(map(is_field, names)):
         if {"columns", "data"} <= names <= {"columns", "data", "index"}:
-            return _split(data, check)
+            return split_rows(data, check)
         wrapper = next((name for name in _TAKEN if name in names), None)
         if wrapper is not None:
+            check_names(data)
             inner = data[wrapper]
             if len(names) > 1:
                 beside = ", ".join(sorted(clip(name) for name in names if name != wrapper)[:5])
@@ -68,13 +69,13 @@ def unwrapped(
                 if {"columns", "data"} <= set(inner) <= {"columns", "data", "index"} and not (
                     is_field("columns") or is_field("data")
                 ):
-                    return _split(inner, check)
-                return _by_column(inner, check) or [inner]
+                    return split_rows(inner, check)
+                return column_rows(inner, check) or [inner]
             if isinstance(inner, list):
                 return _objects(inner, wrapper, send)
     refuse_wrapped(data, is_field, send)
     if data and all(map(is_field, names)):
-        return _by_column(data, check) or [data]
+        return column_rows(data, check) or [data]
     return [data]
 
 
@@ -92,9 +93,16 @@ def _objects(rows: list[Any], wrapper: str, send: str) -> Sequence[object]:
     return rows
 
 
-def _split(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequence[object]:
-    """Returns the rows of pandas' split form; the index is not read."""
-    columns, rows = data["columns"], data["data"]
+def check_names(data: Mapping[str, Any]) -> None:
+    """Raises `InvalidRows` if a name stands twice in an object that wraps rows; see `RepeatedNames`."""
+    for name in getattr(data, "repeated", ()):
+        raise InvalidRows.single(clip(name), "duplicate_field", f"{clip(name)} is given twice")
+
+
+def split_rows(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequence[object]:
+    """Returns the rows of pandas' split form; the labels of the index are not read."""
+    check_names(data)
+    columns, rows, index = data["columns"], data["data"], data.get("index")
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise _error('"columns" must be an array of names')
     if not isinstance(rows, list):
@@ -105,28 +113,56 @@ def _split(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequence[ob
         raise InvalidRows.single(clip(twice or columns[0]), "duplicate_field", message)
     if not rows:
         raise InvalidRows.single(None, "empty_array", '"data" is empty; send at least one row')
+    if index is not None and not (isinstance(index, list) and len(index) == len(rows)):
+        raise _error('"index" must be an array with one label for each row of "data"; it may be left out')
     check(len(rows))
+    return named_rows(columns, rows, '"data"', f'"columns" has {len(columns)} names')
+
+
+def named_rows(
+    names: Sequence[str], rows: Sequence[object], where: str, expected: str
+) -> Sequence[dict[str, Any]]:
+    """Returns arrays of values as objects with these names.
+
+    Parameters
+    ----------
+    where : the array that holds the rows. expected : says how many values a row must have.
+
+    Raises
+    ------
+    InvalidRows : a row is no array, or has more or fewer values than there are names.
+    """
     for at, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != len(columns):
+        if not isinstance(row, list) or len(row) != len(names):
             found = f"{len(row)} values" if isinstance(row, list) else "no array"
-            raise _error(f'row {at} of "data" holds {found}; "columns" has {len(columns)} names')
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+            raise _error(f"row {at} of {where} holds {found}; {expected}")
+    return [dict(zip(names, row, strict=True)) for row in rows]  # type: ignore[call-overload]
 
 
-def _by_column(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequence[object]:
+def column_rows(data: Mapping[str, Any], check: Callable[[int], None]) -> Sequence[object]:
     """Returns the rows of arrays (or of objects by index), one per column; empty for other values."""
     columns = list(data.values())
     if not columns or not all(isinstance(values, list | Mapping) for values in columns):
         return []
+    check_names(data)
     first = columns[0]
     if isinstance(first, Mapping):
         index = list(first)
         check(len(index))
-        if not all(isinstance(values, Mapping) and set(values) == set(first) for values in columns):
-            raise _error("the columns hold different rows: every column must have the same index")
+        for values in columns:
+            if not isinstance(values, Mapping) or set(values) != set(first):
+                raise _error("the columns hold different rows: every column must have the same index")
+            check_names(values)
         columns = [[values[label] for label in index] for values in columns]
     elif not all(isinstance(values, list) and len(values) == len(first) for values in columns):
-        raise _error("the columns have different lengths: every column must hold one value per row")
+        lengths = [
+            f"{clip(name)} {len(values) if isinstance(values, list) else 'no array'}"
+            for name, values in data.items()
+        ]
+        raise _error(
+            f"the columns have different lengths ({first_of(lengths, 5)}): every column must hold one value "
+            "per row"
+        )
     if not columns[0]:
         raise InvalidRows.single(None, "empty_array", "the columns are empty; send at least one row")
     check(len(columns[0]))

@@ -16,9 +16,10 @@ from typing import Any, Final
 from django.db import connection
 from django.db.models import Count, Max, Min
 from django.utils import timezone
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from core.metrics.definitions import TABLE
+from core.models import Event
 from core.uuid7 import time_of
 from predictions.models import DriftReview, LogExport, Replay, Verdict
 from predictions.quality import realised
@@ -75,11 +76,34 @@ _LOG: Final = """
 """The newest and the oldest row of each model's log, and the number of outcomes that wait for their row."""
 
 
+_SUBSCRIPTIONS: Final = """
+    SELECT subscription.id::text, coalesce(state.delivered, 0), coalesce(state.failed, 0),
+        pending.count, dead.count,
+        coalesce(extract(epoch FROM clock_timestamp() - first.created_at), 0)::float
+            - 60 * subscription.digest_minutes
+    FROM core_subscription subscription
+    LEFT JOIN core_subscriptionstate state ON state.subscription_id = subscription.id
+    CROSS JOIN LATERAL (SELECT count(*) FROM (
+        SELECT FROM core_delivery
+        WHERE subscription_id = subscription.id AND state = 'pending' LIMIT %(most)s
+    ) found) pending
+    CROSS JOIN LATERAL (SELECT count(*) FROM (
+        SELECT FROM core_delivery
+        WHERE subscription_id = subscription.id AND state = 'dead' LIMIT %(most)s
+    ) found) dead
+    LEFT JOIN LATERAL (
+        SELECT created_at FROM core_delivery
+        WHERE subscription_id = subscription.id AND state = 'pending' AND subscription.enabled
+        ORDER BY position LIMIT 1
+    ) first ON true
+"""
+
+
 class Families:
     """The metric families of one scrape, built from the table of metrics."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, GaugeMetricFamily] = {}
+        self.by_name: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
 
     def add(self, name: str, labels: Iterable[str], value: float | None) -> None:
         """Adds one series; without a value (None) there is none."""
@@ -88,7 +112,8 @@ class Families:
         family = self.by_name.get(name)
         if family is None:
             known = TABLE[name]
-            family = self.by_name[name] = GaugeMetricFamily(name, known.meaning, labels=known.labels)
+            make = CounterMetricFamily if known.kind == "counter" else GaugeMetricFamily
+            family = self.by_name[name] = make(name, known.meaning, labels=known.labels)
         family.add_metric(list(labels), value)
 
 
@@ -96,7 +121,7 @@ def collect() -> Iterable[Metric]:
     """Returns the metrics of the database; without a database, `vigia_database_up` 0 alone."""
     families, up = Families(), True
     try:
-        for part in (_jobs, _versions, _reviews, _log, _stored):
+        for part in (_jobs, _versions, _reviews, _log, _stored, _events):
             part(families)
     except DATABASE_AWAY as error:
         logger.warning("metrics of the database are missing: %s", error)
@@ -229,6 +254,24 @@ def _stored(families: Families) -> None:
     for use in disk_use.by_model():
         families.add("vigia_stored_bytes", (use.model, "artifacts"), use.artifacts)
         families.add("vigia_stored_bytes", (use.model, "datasets"), use.datasets)
+
+
+# -- events --------------------------------------------------------------------------------------------
+
+
+def _events(families: Families) -> None:
+    oldest = Event.objects.filter(position=None).order_by("pk").values_list("at", flat=True).first()
+    age = 0.0 if oldest is None else (timezone.now() - oldest).total_seconds()
+    families.add("vigia_events_unplaced_seconds", (), max(age, 0.0))
+    with connection.cursor() as cursor:
+        cursor.execute(_SUBSCRIPTIONS, {"most": MOST_WAITING})
+        for subscription, delivered, failed, pending, dead, overdue in cursor.fetchall():
+            labels = (subscription,)
+            families.add("vigia_events_delivered_total", labels, delivered)
+            families.add("vigia_events_failed_total", labels, failed)
+            families.add("vigia_events_pending", labels, pending)
+            families.add("vigia_events_dead", labels, dead)
+            families.add("vigia_events_overdue_seconds", labels, max(overdue, 0.0))
 
 
 # -- the log -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from core.models import Event
 from core.uuid7 import lowest_at
 from predictions import overview as glances
 from predictions import tasks
@@ -495,6 +496,12 @@ def test_drift_requests_no_run_unless_the_model_enables_it(drifted: ModelVersion
     made = DriftReview.objects.get()
     assert (made.verdict, made.run, made.run_note) == ("drift", None, "")
     assert TrainingRun.objects.count() == 1, "only the version's own run exists"
+    event = Event.objects.get(kind="drift.found")
+    drifting = made.findings.filter(verdict="drift").values_list("column", flat=True)
+    assert (event.model, event.subject, event.data["review"]) == ("churn", "version 1", made.pk)
+    assert sorted(event.data["columns"]) == sorted(event.data["drifting"]) == sorted(drifting)
+    assert due_again() == 1
+    assert Event.objects.filter(kind="drift.found").count() == 1, "the next review repeats the finding"
 
 
 def test_drift_requests_one_run_on_labelled_rows_and_then_pauses(drifted: ModelVersion) -> None:
@@ -569,6 +576,11 @@ def test_fallen_quality_requests_a_run(churn: ModelVersion, post: Post) -> None:
     assert [each["fell"] for each in made.quality] == [True]
     assert made.run is not None
     assert made.run_note == "the quality has fallen"
+    event = Event.objects.get(kind="quality.fell")
+    assert (event.model, event.subject) == ("churn", "version 1")
+    assert event.data["high"] < event.data["holdout"]
+    assert due_again() == 1
+    assert Event.objects.filter(kind="quality.fell").count() == 1
 
 
 def test_quality_equal_to_the_hold_out_has_not_fallen(churn: ModelVersion, post: Post) -> None:

@@ -19,7 +19,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from typer.testing import CliRunner, Result
 
-from predictions.models import Outcome, Prediction
+from predictions.models import Batch, Outcome, Prediction
 from tests.predictions.exports.test_export_log import DAY, HOUR, NEXT, ids_in, in_order, logged
 from tests.server import ROOT, Server
 from tests.trained import SAMPLES, train_sample
@@ -81,6 +81,62 @@ def rows(tmp_path: Path) -> Path:
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_a_batch_scores_a_file_and_writes_results_and_faults(
+    run: Run, rows: Path, working: Working, tmp_path: Path
+) -> None:
+    out, faults = tmp_path / "results.csv", tmp_path / "errors.csv"
+    with working():
+        result = run("batch", "churn", rows, "--out", out, "--errors", faults)
+    assert "10 rows written" in result.stderr
+    assert "succeeded" in result.stdout
+    batch = Batch.objects.get()
+    logged = {str(row.id): row for row in Prediction.objects.filter(batch_id=batch.pk)}
+    assert {line["id"]: float(line["probability"]) for line in table(out)} == {
+        name: row.probability for name, row in logged.items()
+    }
+    assert table(faults) == []
+    lines = rows.read_text().splitlines()
+    cells = lines[3].split(";")
+    cells[lines[0].split(";").index("tenure")] = "many"
+    rows.write_text("\n".join([*lines[:3], ";".join(cells), *lines[4:]]) + "\n")
+    with working():
+        result = run("batch", "churn", rows, "--out", tmp_path / "r.parquet", "--errors", faults, code=6)
+        stopped = run("batch", "churn", rows, "--on-invalid", "stop", "--errors", faults, code=3)
+    assert [(line["row"], line["column"]) for line in table(faults)] == [("2", "tenure")]
+    assert "row 2" in result.stdout
+    assert "tenure must be a whole number" in stopped.stderr
+    assert (tmp_path / "r.parquet").read_bytes()[:4] == b"PAR1"
+
+
+def test_a_batch_need_not_be_waited_for(run: Run, rows: Path, working: Working, tmp_path: Path) -> None:
+    queued = json.loads(run("batch", "churn", "-", "--no-wait", "--json", stdin=rows.read_bytes()).stdout)
+    assert (queued["status"], queued["format"]) == ("queued", "csv")
+    run("batches", "churn", queued["id"], "--out", tmp_path / "out.csv", code=1)
+    with working():
+        run("batch", "churn", rows, "--version", 1)
+    [second, first] = json.loads(run("batches", "churn", "--json").stdout)
+    assert first["id"] == queued["id"]
+    assert (first["scored"], second["scored"]) == (10, 10)
+    assert run("batches", "churn").stdout.count("succeeded") == 2
+    out = tmp_path / "out.csv"
+    run("batches", "churn", first["id"], "--out", out)
+    assert len(table(out)) == 10
+    assert "already_finished" in run("batches", "churn", first["id"], "--cancel", code=1).stderr
+
+
+def test_wrong_usage_of_batches_is_said_before_anything_is_sent(run: Run, rows: Path) -> None:
+    for arguments in (
+        ("batch", "churn", rows, "--no-wait", "--out", "x.csv"),
+        ("batch", "churn", rows, "--out", "x.json"),
+        ("batch", "churn", rows, "--on-invalid", "ignore"),
+        ("batches", "churn", "--cancel"),
+    ):
+        run(*arguments, code=2)
+    run("batch", "churn", "none.csv", code=1)
+    run("batch", "churn", "rows.csv", "--location", "nightly", code=1)
+    assert not Batch.objects.exists()
 
 
 def test_a_csv_is_answered_into_a_csv(run: Run, rows: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connections
 
-from predictions.models import LogExport, Replay
+from predictions.models import Batch, BatchShare, LogExport, Replay
 from tests.server import Server
 from training.access import client_keys
 from training.jobs import leases
@@ -73,7 +73,7 @@ def working() -> Working:
         def loop() -> None:
             try:
                 while not ended.wait(0.1):
-                    for kind in (TrainingRun, Comparison, Replay, LogExport):
+                    for kind in (TrainingRun, Comparison, Replay, Batch, BatchShare, LogExport):
                         for job in kind.objects.filter(status="queued"):
                             leases.execute(kind, job.pk)
             finally:

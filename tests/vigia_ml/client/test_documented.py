@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from predictions.models import Prediction
+from predictions.models import Batch, Prediction
 from tests.server import ROOT, Server
-from tests.trained import train_sample
-from tests.vigia_ml.client.conftest import address
+from tests.trained import SAMPLES, train_sample
+from tests.vigia_ml.client.conftest import Working, address
 from vigia_ml import client as library
 from vigia_ml.cli.app import app
 from vigia_ml.cli.session import ExitCode
@@ -60,3 +64,47 @@ def test_the_demonstration_with_requests_works(server: Server, key: str, tmp_pat
     logged = {str(row.id): row.key for row in Prediction.objects.all()}
     assert [logged[line.split()[0]] for line in (first, second)] == ["flat-1", "flat-2"]
     assert len(logged) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_examples_of_batches_work(
+    servers: Callable[..., Server], working: Working, key: str, tmp_path: Path, settings: Any
+) -> None:
+    """The shell's ways to send a file, and the program with requests alone."""
+    pytest.importorskip("requests")
+    train_sample("churn", rows=600)
+    nightly = tmp_path / "nightly" / "2026" / "11" / "30"
+    nightly.mkdir(parents=True)
+    settings.BATCH_LOCATIONS = {"nightly": str(tmp_path / "nightly")}
+    server = servers(BATCH_LOCATIONS=f"nightly={tmp_path / 'nightly'}")
+    page = (ROOT / "docs" / "batches.md").read_text(encoding="utf-8")
+    [commands] = [
+        block for block in re.findall(r"```sh\n(.*?)```", page, re.S) if "# 1. As the body" in block
+    ]
+    [program] = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "import requests" in block
+    ]
+    sample = SAMPLES / "churn.csv"
+    lines = sample.read_text(encoding="utf-8").splitlines(keepends=True)[:101]
+    (nightly / "customers.csv").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "churn.csv").write_text("".join(lines), encoding="utf-8")
+    shell = "\n".join(line for line in commands.splitlines() if "tools.samples" not in line)
+    env = os.environ | {"VIGIA_URL": address(server), "VIGIA_KEY": key}
+    for text, command in (
+        (shell.replace('curl "', 'curl -sS "'), ["bash", "-e"]),
+        (program, [sys.executable, "-"]),
+    ):
+        text = text.replace("/tmp/batch", str(tmp_path))
+        with working():
+            done = subprocess.run(command, input=text, env=env, capture_output=True, text=True, check=False)
+            while Batch.objects.exclude(status__in=Batch.FINISHED).exists():
+                time.sleep(0.1)
+        assert (done.returncode, 'error":{' in done.stdout) == (0, False), done.stdout + done.stderr
+    assert done.stdout == "succeeded 100 0\n"
+    batches = Batch.objects.order_by("id")
+    assert [(row.status, row.scored, row.location) for row in batches] == [
+        ("succeeded", 100, location) for location in ("", "", "", "nightly", "")
+    ]
+    with (tmp_path / "results.csv").open(newline="") as stream:
+        ids = {row["id"] for row in csv.DictReader(stream)}
+    assert ids == {str(row.pk) for row in Prediction.objects.filter(batch_id=batches.last().pk)}  # type: ignore[union-attr]

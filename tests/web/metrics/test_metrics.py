@@ -20,6 +20,7 @@ from rest_framework.test import APIClient
 
 from core.metrics import counters
 from core.metrics.definitions import TABLE
+from core.models import Delivery, Event, Subscription, SubscriptionState
 from core.uuid7 import lowest_at
 from predictions.log import partitions
 from predictions.models import DriftFinding, DriftReview, Outcome, Prediction, RolledHour
@@ -415,3 +416,34 @@ def test_the_number_of_queries_of_a_scrape_is_constant(
         finding(review_of(churn), 0, f"c{number}", "stable", 0.01)
     with django_assert_num_queries(len(before)):
         scraped(scraper)
+
+
+def test_subscriptions_report_what_waits_and_what_was_given_up(scraper: APIClient, client_user: User) -> None:
+    fields = {"channel": "webhook", "owner": client_user}
+    first = Subscription.objects.create(name="first", **fields)
+    daily = Subscription.objects.create(name="daily", digest_minutes=1440, **fields)
+    placed = [Event.objects.create(kind="x", subject=str(each), position=each) for each in range(4)]
+    old = timezone.now() - dt.timedelta(hours=1)
+    Event.objects.create(kind="x", subject="unplaced", at=old)
+    for made, state in zip(placed, ("delivered", "dead", "pending", "pending"), strict=True):
+        Delivery.objects.create(
+            subscription=first, event=made, position=made.position, state=state, next_at=old, created_at=old,
+            finished_at=None if state == "pending" else old,
+        )  # fmt: skip
+    Delivery.objects.create(
+        subscription=daily, event=placed[0], position=0, next_at=timezone.now(), created_at=old
+    )
+    SubscriptionState.objects.create(subscription=first, delivered=7, failed=5)
+    samples = scraped(scraper)
+    of_first = {
+        name: value(samples, f"vigia_events_{name}", subscription=str(first.pk))
+        for name in ("pending", "dead", "delivered_total", "failed_total")
+    }
+    assert of_first == {"pending": 2, "dead": 1, "delivered_total": 7, "failed_total": 5}
+    overdue = [
+        value(samples, "vigia_events_overdue_seconds", subscription=str(each.pk)) for each in (first, daily)
+    ]
+    assert overdue[0] is not None and 3600 <= overdue[0] < 3700
+    assert overdue[1] == 0
+    unplaced = value(samples, "vigia_events_unplaced_seconds")
+    assert unplaced is not None and 3600 <= unplaced < 3700

@@ -1,0 +1,29 @@
+"""The kinds of events of the log and its reviews."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from core.events.kinds import EventKind
+
+KINDS: Final = (
+    EventKind(
+        "drift.found",
+        "Drift found",
+        "A drift review found drift in a column in which the review before it found none. Data: version, "
+        "review, since, until, columns (new ones), drifting (all of them), reason.",
+    ),
+    EventKind(
+        "quality.fell",
+        "Quality fell",
+        "In a drift review the watched metric is worse than on the hold-out, by more than the declaration "
+        "allows and more than chance explains. Once, until it recovers. Data: version, review, since, until, "
+        "metric, value, low, high, holdout.",
+    ),
+    EventKind(
+        "batch.ended",
+        "Batch ended",
+        "A batch succeeded, failed or was cancelled. Data: batch, status, error, requested_by, and its "
+        "counts.",
+    ),
+)

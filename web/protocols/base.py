@@ -1,0 +1,44 @@
+"""The frame of the views of a standard protocol.
+
+A protocol differs from the native route in the format of rows, of answers and of errors
+(`web.error_shapes`). Authentication, rights, limits, the fence, the log and the metrics are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+
+from predictions.views.base import GenerationCheckedView
+from training.parsers import RawJSONParser
+from training.views.base import ModelView
+
+
+class RawParser(RawJSONParser):
+    """Reads any body, also one without a Content-Type, into a `training.parsers.JsonBody`."""
+
+    media_type = "*/*"
+
+
+class OneFormat(BaseContentNegotiation):
+    """Reads and answers in the protocol's format, whatever Content-Type and Accept say."""
+
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser | None:
+        parser: BaseParser = parsers[0]
+        return parser
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
+        return renderers[0], renderers[0].media_type
+
+
+class ProtocolView(GenerationCheckedView, ModelView):
+    """A view of a protocol for models of rows. `predict` answers; `read_rows` reads the body."""
+
+    rights: ClassVar = {"POST": "predict"}
+    parser_classes = [RawParser]
+    renderer_classes = [JSONRenderer]
+    content_negotiation_class = OneFormat

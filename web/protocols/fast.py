@@ -1,0 +1,31 @@
+"""The interface between the fast path and a standard protocol. No Django here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from predictions.inference.pipeline import Prepared
+    from training.serving.engine_cache import Served
+    from training.serving.routing import RoutedVersion
+    from vigia_ml.schema.row_decoder import Rows
+    from web.fast_path import RequestHead
+
+Lines = tuple[tuple[bytes, bytes], ...]
+
+
+class FastProtocol(Protocol):
+    """Reads rows and writes answers in the format of a protocol; it keeps no state of a request."""
+
+    def admits(self, head: RequestHead) -> bool:
+        """Returns whether `read` may know a body under this head. The result is remembered for requests with
+        the same path, content type and Accept."""
+
+    def read(
+        self, served: Served, version: RoutedVersion, body: bytes, head: RequestHead
+    ) -> tuple[Rows, Any] | None:
+        """Returns the rows, all valid, and what `write` needs; None to decline: Django answers in detail."""
+
+    def write(self, prepared: Prepared, context: Any) -> tuple[bytes, Lines]:
+        """Returns the body of the answer, and its own headers in their usual spelling; without a Content-Type
+        among them it is JSON."""
