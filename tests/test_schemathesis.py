@@ -29,8 +29,9 @@ CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,negative_data_rejection"
 )
-REFUSALS = [400, 404, 405, 406, 409, 413, 415]
-"""The statuses of refused requests. 409: the idempotency key was used before."""
+REFUSALS = [400, 401, 404, 405, 406, 409, 413, 415]
+"""The statuses of refused requests. 401: the case leaves out the key. 409: the idempotency key was used
+before."""
 FEW = 4
 CASES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or FEW)
 SEED = os.environ.get("SCHEMATHESIS_SEED") or "1"

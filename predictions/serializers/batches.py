@@ -92,10 +92,10 @@ class BatchSummarySerializer(serializers.ModelSerializer[Batch]):
     @extend_schema_field(serializers.DictField(child=serializers.URLField()))
     def get_links(self, batch: Batch) -> dict[str, str]:
         request, arguments = self.context["request"], [batch.registered_model.name, batch.pk]
-        names = {"batch": "batch", "results": "batch-results", "errors": "batch-errors"}
-        if not batch.is_finished or batch.removed_at is not None:
-            names = {"batch": "batch"}
-        return {name: reverse(route, args=arguments, request=request) for name, route in names.items()}
+        routes = {"batch": "batch"}
+        if batch.is_finished and batch.removed_at is None:
+            routes |= {"results": "batch-results", "errors": "batch-errors"}
+        return {name: reverse(route, args=arguments, request=request) for name, route in routes.items()}
 
 
 class BatchSerializer(BatchSummarySerializer):

@@ -15,6 +15,7 @@ from predictions.models import Prediction
 from tests.clients.conftest import Foreign
 from tests.server import ROOT, Server
 from tests.trained import train_sample
+from web.error_shapes import MLFLOW_CODES, shaped
 
 PAGE = ROOT / "docs" / "protocols.md"
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,6 +71,12 @@ def test_mlflow_deployments_asks_with_a_bearer_key(
     assert "row 0, column tenure: tenure must be a whole number" in invalid
     assert "404" in unknown
     assert "RESOURCE_DOES_NOT_EXIST" in unknown
+    statuses = {400: "unknown_form"} | {status: "" for status in MLFLOW_CODES if isinstance(status, int)}
+    for status, code in [*statuses.items(), (400, "invalid_input"), (404, "not_found")]:
+        shape = shaped("/models/churn/invocations", {"code": code, "message": ""}, status)
+        assert given["statuses"][shape["error_code"]] == (404 if status == 410 else status), (
+            "as MLflow's server"
+        )
     assert given["one"] in given["endpoints"]
     assert given["one"]["endpoint_url"].endswith("/endpoints/churn/invocations")
 

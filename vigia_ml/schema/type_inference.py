@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 import statistics
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -258,7 +259,7 @@ def canonical_names(header: Sequence[str]) -> dict[str, str]:
         if is_plain(name):
             names[name] = name
             continue
-        words = re.sub(r"\W+", "_", name).strip("_").lower()[:60]
+        words = re.sub(r"\W+", "_", unicodedata.normalize("NFKC", name)).strip("_").lower()[:60]
         clean = words if is_plain(words) else f"column_{words}"
         base = clean = clean if is_plain(clean) else f"column_{position}"
         number = 1

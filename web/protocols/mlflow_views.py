@@ -118,11 +118,6 @@ class InvocationsView(ProtocolView):
         return mlflow.read_json(ready, data.raw)
 
 
-@extend_schema(exclude=True)
-class EndpointInvocationsView(InvocationsView):
-    """The same, at the address that MLflow's deployment client asks."""
-
-
 @require_safe
 @csrf_exempt
 def version(request: HttpRequest) -> HttpResponse:

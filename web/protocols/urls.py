@@ -18,7 +18,7 @@ urlpatterns = [
     path("models/<str:model>/version", mlflow.ModelVersionView.as_view(), name="mlflow-model-version"),
     path(
         "endpoints/<str:model>/invocations",
-        mlflow.EndpointInvocationsView.as_view(),
+        mlflow.InvocationsView.as_view(),
         name="mlflow-endpoint-invocations",
     ),
     path("api/2.0/endpoints/", mlflow.EndpointsView.as_view(), name="mlflow-endpoints"),

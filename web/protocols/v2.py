@@ -25,7 +25,7 @@ from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
 from web.protocols import v2_tensors as tensors
 from web.protocols.fast import Lines
-from web.protocols.v2_tensors import CODE, BinaryTail, InferRequest, InputTensor, fault
+from web.protocols.v2_tensors import BinaryTail, InferRequest, InputTensor, fault
 
 if TYPE_CHECKING:
     from predictions.inference.pipeline import Prepared
@@ -86,10 +86,10 @@ def parse(body: bytes, json_length: str | None) -> Asked:
     text, tail = body, None
     if json_length is not None:
         if not (json_length.isascii() and json_length.isdigit() and len(json_length) < 20):
-            raise Malformed(f"{HEADER} must be a whole number of bytes", code=CODE)
+            raise Malformed(f"{HEADER} must be a whole number of bytes", code="bad_tensor")
         if int(json_length) > len(body):
             message = f"{HEADER} is {int(json_length):,}; the body has {counted(len(body), 'byte')}"
-            raise Malformed(message, code=CODE)
+            raise Malformed(message, code="bad_tensor")
         text, tail = body[: int(json_length)], body[int(json_length) :]
     plain = decode_json(text)
     if not isinstance(plain, dict):

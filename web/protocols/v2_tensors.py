@@ -18,7 +18,6 @@ from vigia_ml.schema.faults import clip, counted, echo
 
 MOST_DIMENSIONS: Final = 8
 LARGEST_SHAPE: Final = 2**31
-CODE: Final = "bad_tensor"
 
 _FORMATS: Final = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
@@ -78,7 +77,7 @@ def datatype_of(column: Column) -> str:
 
 
 def fault(field: str | None, message: str, **details: Any) -> InvalidRows:
-    return InvalidRows.single(None if field is None else clip(field), CODE, message, **details)
+    return InvalidRows.single(None if field is None else clip(field), "bad_tensor", message, **details)
 
 
 def read_shape(tensor: InputTensor) -> tuple[int, int]:
@@ -187,7 +186,8 @@ class BinaryTail:
 
     def _texts(self, tensor: InputTensor, at: int, size: int) -> list[Any]:
         """Reads `size` texts of UTF-8, each behind its length in 4 bytes."""
-        end, content, texts = self._at, self._content, []
+        end, content = self._at, self._content
+        texts: list[str] = []
         while at < end:
             stop = at + 4 + _LENGTH.unpack_from(content, at)[0] if at + 4 <= end else end + 1
             if stop > end or len(texts) == size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from core.version import VERSION
 from predictions.inference import reading
 from training import providers
+from training.parsers import JsonBody
 from training.serving.engine_cache import Served, served
 from training.views.base import ModelView
 from training.views.idempotent import REPLAYED
@@ -62,7 +63,7 @@ class MetadataSerializer(serializers.Serializer[Any]):
 class TensorSerializer(DescribedTensorSerializer):
     """A tensor with its elements, flat or nested by its shape; absent with binary data."""
 
-    data = serializers.ListField(child=serializers.JSONField(), required=False)
+    data = serializers.ListField(child=serializers.JSONField(), required=False)  # type: ignore[assignment]
 
 
 class RequestedOutputSerializer(serializers.Serializer[Any]):
@@ -188,8 +189,8 @@ class InferView(ProtocolView):
         parameters=[JSON_LENGTH],
         examples=[EXAMPLE],
     )
-    def post(self, request: Request, model: str, number: int | None = None) -> HttpResponse:
-        self.asked = v2.parse(request.data.raw, request.headers.get(v2.HEADER))
+    def post(self, request: Request, model: str, number: int | None = None) -> HttpResponse:  # type: ignore[override]
+        self.asked = v2.parse(cast("JsonBody", request.data).raw, request.headers.get(v2.HEADER))
         self.wants = v2.wanted(self.asked.request)
         answer = self.predict(request, self.model, request.data, number)
         body, lines = v2.write(v2.Answers.of_body(answer.body), self.wants)

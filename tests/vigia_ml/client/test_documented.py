@@ -90,11 +90,11 @@ def test_the_examples_of_batches_work(
     (tmp_path / "churn.csv").write_text("".join(lines), encoding="utf-8")
     shell = "\n".join(line for line in commands.splitlines() if "tools.samples" not in line)
     env = os.environ | {"VIGIA_URL": address(server), "VIGIA_KEY": key}
-    for text, command in (
+    for given, command in (
         (shell.replace('curl "', 'curl -sS "'), ["bash", "-e"]),
         (program, [sys.executable, "-"]),
     ):
-        text = text.replace("/tmp/batch", str(tmp_path))
+        text = given.replace("/tmp/batch", str(tmp_path))
         with working():
             done = subprocess.run(command, input=text, env=env, capture_output=True, text=True, check=False)
             while Batch.objects.exclude(status__in=Batch.FINISHED).exists():

@@ -170,9 +170,10 @@ def test_names_too_long_to_declare_are_shortened_and_stay_different() -> None:
 
 
 def test_plain_names_and_keywords_stay_and_others_get_a_clean_one() -> None:
-    header = ["class", "Año", "fixed acidity", "fixed_acidity", "_x", "2nd", "", "€"]
+    header = ["class", "Año", "fixed acidity", "fixed_acidity", "_x", "2nd", "", "€", "Superficie m²"]
     assert list(canonical_names(header).values()) == [
         "class", "Año", "fixed_acidity_2", "fixed_acidity", "x", "column_2nd", "column_", "column__2",
+        "superficie_m2",
     ]  # fmt: skip
 
 

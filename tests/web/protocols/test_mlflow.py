@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import io
 import json
@@ -25,6 +26,7 @@ from tests.grapes import grapes  # noqa: F401 (fixture)
 from tests.predictions.inference.test_dates import orders  # noqa: F401 (fixture)
 from tests.trained import train_sample
 from tests.training.conftest import Declare, declare, shelf  # noqa: F401 (fixtures)
+from tests.vigia_ml.schema.test_row_decoder import SMALL, VALID
 from tests.web.metrics.test_metrics import scraped, scraper  # noqa: F401 (fixture)
 from training.access import client_keys
 from training.models import ModelVersion
@@ -32,7 +34,7 @@ from training.runs import requests as run_requests
 from training.runs import uploads
 from training.serving import engine_cache
 from vigia_ml.errors import VigiaError
-from vigia_ml.schema import Instance, InvalidRows
+from vigia_ml.schema import DatasetSchema, Instance, InvalidRows
 from vigia_ml.schema.row_decoder import CompiledSchema
 from web.fast_path import FastPath
 from web.protocols import mlflow
@@ -569,6 +571,25 @@ def test_endpoints_are_the_models_for_which_the_key_may_predict(
     assert_refused(Client().get("/api/2.0/endpoints/"), 401, "UNAUTHENTICATED")
 
 
+@pytest.mark.parametrize(
+    "cell", ["", " ", "NaN", "NA", "1,5", "1.5", "x;y", '"', "a\nb", "\u00e9\u0000", "1" * 400]
+)
+def test_any_cell_of_a_csv_is_read_or_refused(
+    churn: ModelVersion, post: Post, customer: dict[str, Any], cell: str
+) -> None:
+    for column in ("totalcharges", "tenure", "contract"):
+        before = Prediction.objects.count()
+        text = pd.DataFrame([customer | {column: cell}]).to_csv(index=False).encode()
+        response = post(CHURN, text, content_type="text/csv")
+        if response.status_code == 200:
+            assert (column, cell.strip(), logged()[-1][column]) in (
+                ("totalcharges", "", None), ("totalcharges", "1.5", 1.5), ("totalcharges", "1,5", 1.5),
+            )  # fmt: skip
+            continue
+        assert_refused(response, 400, INVALID)
+        assert Prediction.objects.count() == before
+
+
 # -- any body ------------------------------------------------------------------------------------------
 
 CELLS = st.one_of(
@@ -583,13 +604,13 @@ JSON = st.recursive(
 
 
 @st.composite
-def bodies(draw: st.DrawFn, customer: dict[str, Any]) -> bytes:
+def bodies(draw: st.DrawFn, valid: dict[str, Any], schema: DatasetSchema) -> bytes:
     """Draws a valid body with some changes, as JSON text."""
-    added = draw(st.sampled_from([[], [], ["_key"], ["customerid", "churn"], ["x"]]))
-    rows = [customer | dict.fromkeys(added, "7") for _ in range(draw(st.integers(1, 10)))]
+    added = draw(st.sampled_from([[], [], ["_key"], [str(schema.key), schema.target.name], ["x"]]))
+    rows = [valid | dict.fromkeys(added, "7") for _ in range(draw(st.integers(1, 10)))]
     for at in draw(st.lists(st.integers(0, len(rows) - 1), max_size=2)):
         rows[at] = rows[at] | {draw(st.sampled_from(list(rows[at]))): draw(CELLS)}
-    body: Any = forms(rows)[draw(st.sampled_from(list(forms([{}]))))]
+    body: Any = copy.deepcopy(forms(rows)[draw(st.sampled_from(list(forms([{}]))))])
     at: Any = body
     for _ in range(draw(st.integers(0, 4))):  # walks down and changes something there
         inner = [
@@ -618,17 +639,22 @@ def bodies(draw: st.DrawFn, customer: dict[str, Any]) -> bytes:
     return text
 
 
+@pytest.mark.parametrize("schema", ["churn", "every kind of column"])
 def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
-    churn: ModelVersion, customer: dict[str, Any]
+    churn: ModelVersion, customer: dict[str, Any], schema: str
 ) -> None:
     served = engine_cache.served(churn.registered_model)
-    for body in forms(rows_of(customer)).values():
-        for _ in range(3):
+    valid = customer
+    if schema != "churn":
+        served = dataclasses.replace(served, schema=SMALL, compiled=CompiledSchema(SMALL))
+        valid = VALID
+    for body in forms([valid]).values():
+        for _ in range(3):  # the reader of objects learns another spelling at its second use
             mlflow.read_json(served, json.dumps(body).encode())
     accepted = 0
 
-    @settings(max_examples=300, deadline=None)
-    @given(bodies(customer))
+    @settings(max_examples=200, deadline=None)
+    @given(bodies(valid, served.schema))
     @example(b'{"params": {"a": 1, "a": 2}, "inputs": [{}]}')
     def agree(body: bytes) -> None:
         nonlocal accepted
@@ -648,7 +674,7 @@ def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
             assert known.keys == read.keys
 
     agree()
-    assert accepted > 50
+    assert accepted > 30
 
 
 def test_no_body_gives_a_500_and_every_answer_is_logged_as_sent(
@@ -659,7 +685,7 @@ def test_no_body_gives_a_500_and_every_answer_is_logged_as_sent(
     schema = churn.dataset_schema
 
     @settings(max_examples=80, deadline=None)
-    @given(bodies(customer))
+    @given(bodies(customer, schema))
     def ask(body: bytes) -> None:
         before = Prediction.objects.count()
         quick = fast_path.ask(path, CHURN, body, authorization)
