@@ -105,13 +105,13 @@ def _split(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int
             for section in sections(stream, start, line, table=table, **size):
                 found.append(section)
                 if len(found) >= INSERTED:
-                    last, found = chunks.add(batch, found, last), []
+                    last, found = chunks.add(lease, batch, found, last), []
                     assert last is not None
                     lease.report("splitting the file", 2, rows=last.first_row + last.rows)
                     yield last.number + 1
         except Unreadable as error:
             raise reading.of_the_file(error) from None
-        last = chunks.add(batch, found, last)
+        last = chunks.add(lease, batch, found, last)
         if last is not None:
             lease.report("splitting the file", 2, rows=last.first_row + last.rows)
             yield last.number + 1

@@ -29,6 +29,7 @@ from tests.predictions.batches.test_batches import cars_csv
 from tests.server import child_environment
 from training.jobs import leases, supervisor
 from training.models import ModelVersion
+from vigia_ml.schema.sections import Section
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -225,6 +226,22 @@ def test_a_process_that_lost_its_chunk_writes_nothing(prepared: Batch) -> None:
     lease_expires(prepared)
     done(prepared)
     assert_once(prepared, ROWS)
+
+
+def test_a_process_that_lost_its_batch_inserts_no_chunks(cars: ModelVersion) -> None:
+    """It was frozen for longer than its lease, and another process prepares the batch."""
+    batch = created(cars, cars_csv(5))
+    slow = leases.claim(Batch, batch.pk)
+    assert slow is not None
+    lease_expires(batch)
+    quick = leases.claim(Batch, batch.pk)
+    assert quick is not None
+    section = Section(10, 20, 1, 2)
+    with pytest.raises(leases.LeaseLost):
+        chunks.add(slow, batch, [section], None)
+    assert not batch.chunks.exists()
+    chunks.add(quick, batch, [section], None)
+    assert batch.chunks.count() == 1
 
 
 def test_chunks_are_claimed_once_and_in_order(prepared: Batch) -> None:
