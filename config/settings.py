@@ -202,6 +202,7 @@ CELERY_BEAT_SCHEDULE: dict[str, Any] = {
     "forget-shadow-answers": _housekeeping("forget_shadow_answers", 24 * 3600.0),
     "prune-artifacts": _housekeeping("prune_artifacts", 24 * 3600.0),
     "remove-left-pushes": _housekeeping("remove_left_pushes", 3600.0),
+    "remove-old-batches": _housekeeping("remove_old_batches", 3600.0),
     "remove-expired-keys": _housekeeping("remove_expired_keys", 300.0),
     "forget-idempotency-keys": _housekeeping("forget_idempotency_keys", 3600.0),
     "remove-old-exports": _housekeeping("remove_old_exports", 3600.0),

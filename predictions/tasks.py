@@ -14,8 +14,9 @@ from knox.models import AuthToken
 
 from core.events import retention as event_retention
 from predictions import retention
+from predictions.batches import files as batch_files
 from predictions.drift import retraining, reviews
-from predictions.exports import files
+from predictions.exports import files as export_files
 from predictions.log import partitions
 from predictions.outcomes import matching
 from predictions.quality import hourly
@@ -57,9 +58,20 @@ def remove_left_pushes() -> int:
 
 
 @shared_task
+def remove_old_batches() -> int:
+    """Removes files of batches that ended more than BATCH_KEEP_DAYS ago, and those that no batch needs.
+
+    Returns
+    -------
+    The number of batches whose files were removed.
+    """
+    return batch_files.remove_old()
+
+
+@shared_task
 def remove_old_exports() -> int:
     """Removes the files of log exports older than `EXPORT_KEEP_DAYS`; returns the number of exports."""
-    return files.remove_old()
+    return export_files.remove_old()
 
 
 @shared_task

@@ -13,6 +13,7 @@ from django.db.models import Count, Q, Sum
 from django.db.models.functions import Now
 
 from predictions.models import Batch, BatchChunk, BatchShare
+from training.jobs.leases import Lease, LeaseLost
 from training.models import Job
 from vigia_ml.schema.sections import Section
 
@@ -45,8 +46,15 @@ class State(NamedTuple):
     runs: bool
 
 
-def add(batch: Batch, sections: Sequence[Section], first: BatchChunk | None) -> BatchChunk | None:
-    """Inserts chunks behind `first`, the last one so far, and returns the new last one."""
+def add(
+    lease: Lease, batch: Batch, sections: Sequence[Section], first: BatchChunk | None
+) -> BatchChunk | None:
+    """Inserts chunks behind `first`, the last one so far, and returns the new last one.
+
+    Raises
+    ------
+    LeaseLost : another process prepares the batch by now, and inserts the same chunks.
+    """
     number, row = (0, 0) if first is None else (first.number + 1, first.first_row + first.rows)
     chunks = []
     for offset, section in enumerate(sections):
@@ -62,7 +70,10 @@ def add(batch: Batch, sections: Sequence[Section], first: BatchChunk | None) -> 
             )
         )
         row += section.rows
-    BatchChunk.objects.bulk_create(chunks)
+    with transaction.atomic():
+        if not lease.held().select_for_update(no_key=True).exists():
+            raise LeaseLost
+        BatchChunk.objects.bulk_create(chunks)
     return chunks[-1] if chunks else first
 
 

@@ -62,13 +62,13 @@ def source(batch: Batch) -> Iterator[IO[bytes]]:
         with stored(batch.source_name) as stream:
             yield stream
         return
-    with locations.reopen(batch.location, batch.path, Fingerprint(**batch.fingerprint)) as stream:
+    with locations.reopen(batch.location, batch.path, Fingerprint(**(batch.fingerprint or {}))) as stream:
         yield stream
 
 
 def check_unchanged(batch: Batch, stream: IO[bytes]) -> None:
     """Raises `FileChanged` if an open file of a location has changed since the request."""
-    if not batch.source_name and locations.fingerprint(stream) != Fingerprint(**batch.fingerprint):
+    if not batch.source_name and locations.fingerprint(stream) != Fingerprint(**(batch.fingerprint or {})):
         raise FileChanged(f"{batch.path} was changed while the batch ran: send a new request")
 
 
@@ -80,6 +80,7 @@ def stored(name: str) -> Iterator[IO[bytes]]:
     except FileNotFoundError:
         raise SourceLost("a file of the batch is not in the store any more: send the file again") from None
     with file:
+        assert file.file is not None
         yield file.file
 
 

@@ -21,7 +21,7 @@ from django.conf import settings
 
 from core.errors import TooLarge
 from predictions.batches import chunks, files, reading
-from predictions.models import Batch
+from predictions.models import Batch, BatchChunk
 from training.jobs.leases import Lease
 from training.serving.engine_cache import Served
 from vigia_ml import sandbox
@@ -105,19 +105,19 @@ def _split(lease: Lease, batch: Batch, compiled: CompiledSchema) -> Iterator[int
             for section in sections(stream, start, line, table=table, **size):
                 found.append(section)
                 if len(found) >= INSERTED:
-                    last, found = chunks.add(batch, found, last), []
+                    last, found = chunks.add(lease, batch, found, last), []
                     assert last is not None
                     lease.report("splitting the file", 2, rows=last.first_row + last.rows)
                     yield last.number + 1
         except Unreadable as error:
             raise reading.of_the_file(error) from None
-        last = chunks.add(batch, found, last)
+        last = chunks.add(lease, batch, found, last)
         if last is not None:
             lease.report("splitting the file", 2, rows=last.first_row + last.rows)
             yield last.number + 1
 
 
-def _line_behind(stream: IO[bytes], last: Any) -> int:
+def _line_behind(stream: IO[bytes], last: BatchChunk) -> int:
     """Returns the number of the line behind a chunk."""
     stream.seek(last.start)
     return last.line + len(stream.read(last.end - last.start).splitlines())
@@ -133,7 +133,7 @@ def _behind_mark(stream: IO[bytes]) -> int:
 
 
 def _rows_as_they_are_read(lease: Lease, batch: Batch, schema: DatasetSchema) -> dict[str, Any]:
-    """Checks the file; writes the rows anew if they cannot be read as they came. Returns `Batch.prepared`."""
+    """Checks the file; rewrites rows that cannot be read by their bytes. Returns `Batch.prepared`."""
     name = ""
     if batch.gzip:
         name = files.attempt_name("unpacked", lease.owner, "rows")

@@ -11,7 +11,7 @@ import msgspec
 
 from predictions.models import Batch, BatchChunk
 from vigia_ml.errors import Malformed
-from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema import DatasetSchema, Fault, Instance, InvalidRows
 from vigia_ml.schema.csv_dialect import Told, Unreadable
 from vigia_ml.schema.csv_reader import CsvReader
 from vigia_ml.schema.json_body import decode_json
@@ -125,7 +125,7 @@ class JsonRows:
                 places.append(place)
         return self.compiled.from_values(values, keys), places
 
-    def _row(self, line: bytes) -> object:
+    def _row(self, line: bytes) -> Instance | list[Fault]:
         schema: DatasetSchema = self.compiled.schema
         if self.arrays:
             return schema.read(dict(zip(self._names, msgspec.json.decode(line), strict=True)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Final
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from knox.models import AuthToken
 
 from core.errors import Archived
 from core.metrics import counters
+from core.uuid7 import log_ids
 from predictions.batches import files, preparation, reading, writing
 from predictions.errors import LogUnavailable, NotStorable, PredictionFailed
 from predictions.inference import pipeline
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 ROUTE: Final = "batch"
 MOST_CALLS: Final = 1_000
 """Most calls of the model to find the rows of a chunk for which it raises; undecided rows count as such."""
+CHANGES_SURVIVED: Final = 3
+"""After so many stale attempts a chunk holds further changes off while it is written."""
 PATIENCE_SECONDS: Final = 120.0
 """The log may be away for this long; then the chunk is given back."""
 
@@ -91,20 +95,35 @@ class Scorer:
         Lost : nothing was written. Stopped : the batch cannot go on, and nothing was written.
         LogUnavailable : the log was away for too long.
         """
-        began = time.monotonic()
         read = self._read(chunk)
         if read.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
             raise self._stopped_by(chunk, read.faults)
-        until, generation = began + PATIENCE_SECONDS, self._generation
-        while True:
-            generation = self._current(generation)
-            answers = self._answers(read, generation)
-            if answers.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
-                raise self._stopped_by(chunk, answers.faults)
-            end = self._write_files(chunk, read, answers)
-            if self._commit(chunk, answers, generation, end, until):
-                break
-        self._count(answers.prepared, end, time.monotonic() - began)
+        until, generation = time.monotonic() + PATIENCE_SECONDS, self._generation
+        answers: _Answers | None = None
+        for attempt in itertools.count():
+            with self._changes_held_off(attempt >= CHANGES_SURVIVED):
+                generation = self._current(generation)
+                answers = self._answers(read, generation) if answers is None else answers.renewed(generation)
+                if answers.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
+                    raise self._stopped_by(chunk, answers.faults)
+                end = self._write_files(chunk, read, answers)
+                if self._commit(chunk, answers, generation, end, until):
+                    self._count(answers.prepared, end)
+                    return
+
+    @contextmanager
+    def _changes_held_off(self, needed: bool) -> Iterator[None]:
+        """Holds off changes of the generation meanwhile, if they made the answers stale again and again."""
+        if needed:
+            try:
+                self._wire.hold_changes_off()
+            except (NotWritten, Unreachable, Unknown) as error:
+                raise LogUnavailable from error
+        try:
+            yield
+        finally:
+            if needed:
+                self._wire.let_changes_through()
 
     # -- reading and answering ---------------------------------------------------------------------
 
@@ -132,7 +151,8 @@ class Scorer:
         ------
         Stopped
         """
-        snapshot = routing.refresh(stale)
+        # The first call reads the generation, whatever this process knows already.
+        snapshot = routing.refresh(routing.current().generation if self._served is None else stale)
         if snapshot.generation != self._generation or self._served is None:
             self._check_holder()
             try:
@@ -285,9 +305,11 @@ class Scorer:
         )
         return leases.retry_on_disconnect(mine.exists)
 
-    def _count(self, prepared: Prepared | None, end: ChunkEnd, seconds: float) -> None:
+    def _count(self, prepared: Prepared | None, end: ChunkEnd) -> None:
         if prepared is not None:
             prepared.count_rows(ROUTE)
+            counters.count("vigia_log_rows_total", by=end.scored)
+            counters.count("vigia_log_commits_total")
         counters.count("vigia_batch_rows_total", self.model.name, "scored", by=end.scored)
         if end.invalid:
             counters.count("vigia_batch_rows_total", self.model.name, "invalid", by=end.invalid)
@@ -302,6 +324,14 @@ class _Answers:
     places: list[int]
     faults: list[tuple[int, Fault]]
     at: float
+
+    def renewed(self, generation: int) -> _Answers:
+        """Returns the same answers of the same version with new ids."""
+        if self.prepared is None:
+            return self
+        at = time.monotonic()
+        prepared = replace(self.prepared, ids=log_ids(len(self.places), generation))
+        return replace(self, prepared=prepared, at=at)
 
 
 _NOT_FINITE: Final = Fault(None, "no_finite_answer", "the model's answer is not finite")

@@ -63,7 +63,8 @@ class Answers:
 
     def as_csv(self) -> bytes:
         """Returns the rows as CSV without a header, safe to open in a spreadsheet."""
-        keys = self.keys if not any(self.keys) else list(map(neutral, self.keys))
+        # Most keys begin with a letter or a digit, and no formula does.
+        keys = [key if key is None or _is_plain(key[0]) else neutral(key) for key in self.keys]
         known = {value: neutral(value) for value in set(self.predictions) if isinstance(value, str)}
         values = [known[value] for value in self.predictions] if known else self.predictions
         columns = [self.rows, keys, self.ids, values]
@@ -95,6 +96,10 @@ class Answers:
             pa.table(columns), out, compression="lz4", use_dictionary=False, write_statistics=False
         )
         return out.getvalue()
+
+
+def _is_plain(letter: str) -> bool:
+    return letter.isascii() and letter.isalnum()
 
 
 def _decoded(texts: Sequence[bytes]) -> list[Any]:

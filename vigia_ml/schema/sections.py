@@ -115,7 +115,7 @@ def _lines_in(data: bytes, *, is_last: bool) -> tuple[Ends, Ends, int, int]:
     if b"\r" in data:
         empty |= (sizes == 2) & (raw[np.maximum(ends - 2, 0)] == ord("\r"))
     if is_last and len(ends) and not data.endswith(b"\n"):
-        empty[-1] = False
+        empty[-1] = sizes[-1] == 1 and data.endswith(b"\r")
     kept = np.flatnonzero(~empty)
     return ends[kept], kept, used, len(ends)
 
@@ -125,9 +125,11 @@ def _csv_rows_in(data: bytes, table: Table, line: int, *, is_last: bool) -> tupl
     if not is_last and lines and (not lines[-1].endswith(b"\n")):
         lines.pop()  # it goes on, or its carriage return has a newline in the next block
     # Latin-1 keeps the bytes, and the marks of a CSV are ASCII.
-    quoting = csv.QUOTE_MINIMAL if table.quoted else csv.QUOTE_NONE
     reader = csv.reader(
-        [each.decode("latin-1") for each in lines], delimiter=table.delimiter, quoting=quoting, strict=True
+        [each.decode("latin-1") for each in lines],
+        delimiter=table.delimiter,
+        quoting=csv.QUOTE_MINIMAL if table.quoted else csv.QUOTE_NONE,
+        strict=True,
     )
     last_lines, passed = [], 0
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,8 +27,9 @@ from predictions.models import Batch, BatchChunk, BatchShare, Prediction
 from tests.predictions.batches.conftest import created, done, table
 from tests.predictions.batches.test_batches import cars_csv
 from tests.server import child_environment
-from training.jobs import leases
+from training.jobs import leases, supervisor
 from training.models import ModelVersion
+from vigia_ml.schema.sections import Section
 
 ROOT = Path(__file__).resolve().parents[3]
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -39,7 +41,7 @@ django.setup()
 from predictions.batches import files, jobs, preparation, writing
 from predictions.batches.scoring import Scorer
 from predictions.models import Batch, BatchShare
-from training.jobs import leases
+from training.jobs import leases, supervisor
 
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
 
@@ -226,6 +228,22 @@ def test_a_process_that_lost_its_chunk_writes_nothing(prepared: Batch) -> None:
     assert_once(prepared, ROWS)
 
 
+def test_a_process_that_lost_its_batch_inserts_no_chunks(cars: ModelVersion) -> None:
+    """It was frozen for longer than its lease, and another process prepares the batch."""
+    batch = created(cars, cars_csv(5))
+    slow = leases.claim(Batch, batch.pk)
+    assert slow is not None
+    lease_expires(batch)
+    quick = leases.claim(Batch, batch.pk)
+    assert quick is not None
+    section = Section(10, 20, 1, 2)
+    with pytest.raises(leases.LeaseLost):
+        chunks.add(slow, batch, [section], None)
+    assert not batch.chunks.exists()
+    chunks.add(quick, batch, [section], None)
+    assert batch.chunks.count() == 1
+
+
 def test_chunks_are_claimed_once_and_in_order(prepared: Batch) -> None:
     claimed = [chunks.claim(prepared.pk, uuid.uuid4()) for _ in range(9)]
     assert [chunk and chunk.number for chunk in claimed] == [0, 1, 2, 3, 4, 5, 6, 7, None]
@@ -297,3 +315,22 @@ def test_the_database_is_away_for_a_moment(prepared: Batch, monkeypatch: pytest.
     done(prepared)
     assert sum(ended) >= 7
     assert_once(prepared, ROWS)
+
+
+def test_time_limits_hold_for_each_stage_of_a_batch(cars: ModelVersion, settings: Any) -> None:
+    """A batch takes as long as its rows need; a stage that does not end is stopped."""
+    settings.JOB_SOFT_SECONDS = 0.01
+    lease = leases.claim(Batch, created(cars, cars_csv(5)).pk)
+    assert lease is not None
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as child:
+        output = supervisor._Output(child)
+        supervision = supervisor._Supervision(lease, child, output)
+        for stage in ("reading the file", "scoring: 10 of 30 rows", "scoring: 20 of 30 rows"):
+            lease.report(stage, 5)
+            time.sleep(0.02)
+            assert not supervision._tick()
+            assert child.poll() is None
+        time.sleep(0.02)
+        supervision._tick()
+        assert child.wait(10) == -signal.SIGUSR1, "the child is told to stop"
+        output.close()
