@@ -6,8 +6,10 @@ import asyncio
 import ipaddress
 import re
 import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.conf import settings
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Result = TypeVar("Result")
 LONGEST: Final = 2000
 RESOLVE_SECONDS: Final = 5.0
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]{1,253}")
@@ -47,6 +50,12 @@ class HostUnknown(AddressRefused):
     """No name server knows the host, at least none that this process can ask."""
 
 
+def finished(work: Coroutine[Any, Any, Result]) -> Result:
+    """Returns the result of a coroutine; in a thread of its own, because a loop may run in the caller's."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 def check(address: str) -> None:
     """Checks an address as far as this process can resolve it; each request does all of it again.
 
@@ -57,7 +66,7 @@ def check(address: str) -> None:
     AddressRefused : the address is malformed or internal.
     """
     with suppress(HostUnknown):
-        asyncio.run(_checked(parsed(address)))
+        finished(_checked(parsed(address)))
 
 
 async def _checked(url: httpx.URL) -> None:

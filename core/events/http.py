@@ -67,7 +67,7 @@ def post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     import httpx
 
     try:
-        return asyncio.run(_post(address, body, headers))
+        return addresses.finished(_post(address, body, headers))
     except addresses.AddressRefused as error:
         raise Undelivered(error.message) from None
     except (TimeoutError, httpx.TimeoutException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import resource
 import socket
@@ -228,3 +229,11 @@ def _resolved(*ips: Any) -> list[Any]:
 
 def test_an_unknown_host_is_refused_at_sending() -> None:
     assert "no name server knows the host" in failure("https://no-such-host.invalid/hook").reason
+
+
+def test_a_caller_with_a_running_loop_can_send_too() -> None:
+    async def caller() -> str:
+        return http.deliver(there.address, b"{}", {})
+
+    with receiver(answer(OK)) as there:
+        assert asyncio.run(caller()).startswith("204")
