@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages test-clients faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages test-clients faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-batch bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -102,9 +102,12 @@ define client_environment
 	"$(PYTHON)" -m local.install "$(CLIENTS)/$(1)" tests/clients/requirements-$(1).txt
 endef
 
-faults: install-dev ## Kills worker, broker, PostgreSQL and beat under training runs, twenty times (FAULT_SEEDS=20)
+faults: install-dev ## Kills processes and servers under runs, pushes, batches and events (FAULT_SEEDS=20 EVENT_KILLS=100)
 	@FAULT_SEEDS=$${FAULT_SEEDS:-20} $(TEST_STACK) pytest -q tests/e2e/test_faults.py
 	@PUSH_KILLS=all $(TEST_STACK) pytest -q tests/training/runs/test_pushes.py -k killed
+	@BATCH_KILLS=all $(TEST_STACK) pytest -q tests/predictions/batches/test_crashes.py
+	@EVENT_KILLS=$${EVENT_KILLS:-100} EVENT_ACTIVATIONS=$${EVENT_ACTIVATIONS:-1000} \
+		$(TEST_STACK) pytest -q -s tests/core/events/test_kills.py
 
 schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py
@@ -139,6 +142,9 @@ openapi: install-dev ## Write docs/openapi.yaml anew
 bench: install ## Vigía and other servers side by side, into docs/performance.md (BENCH_SECONDS=4 BENCH_ROUNDS=3)
 	$(bench_tools)
 	@VENV="$(VENV)" exec bench/.venv/bin/python -m bench
+
+bench-batch: install ## A batch of millions of rows whose processes are killed on the way (BATCH_ROWS=10000000; Linux)
+	@VENV="$(VENV)" exec "$(BIN)/python" -m bench.batch_kills
 
 bench-growth: install ## What a request costs beside a large log, many versions, many keys (GROWTH_ROWS=10000000)
 	$(bench_tools)

@@ -24,7 +24,7 @@ LIMITS = (
     "PREDICT_MAX_ROWS", "PREDICT_MAX_BYTES", "TRAINING_MAX_BYTES", "HEAD_SECONDS", "BODY_SILENCE_SECONDS",
     "BODY_SECONDS", "ANSWER_SECONDS", "CLIENT_BYTES_PER_SECOND", "LOGIN_ATTEMPTS", "LOGIN_LOCK_MINUTES",
     "TRUSTED_PROXIES", "MAX_WAIT_SECONDS", "LOG_QUEUE_ROWS", "LOG_WAIT_SECONDS", "DATABASE_ANSWER_SECONDS",
-    "IDEMPOTENCY_HOURS", "PARTITIONS_AHEAD",
+    "IDEMPOTENCY_HOURS", "PARTITIONS_AHEAD", "BATCH_MAX_BYTES", "BATCH_CHUNK_ROWS", "BATCH_WORKERS",
 )  # fmt: skip
 DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 """PostgreSQL's settings for durable commits; "off" breaks "answered means logged"."""
@@ -89,6 +89,17 @@ def store_is_writable(app_configs: Any, **kwargs: Any) -> Messages:
             hint=f"Make {directory} writable for uid {os.geteuid()}, or point VIGIA_VAR elsewhere.",
             id="vigia.E004",
         )
+
+
+@register(Tags.files)
+def locations_are_folders(app_configs: Any, **kwargs: Any) -> Messages:
+    for name, folder in settings.BATCH_LOCATIONS.items():
+        if not Path(folder).is_dir():
+            yield Warning(
+                f"The location {name} is no folder here: {folder}.",
+                hint="Mount it in web and in the workers, or take it out of BATCH_LOCATIONS.",
+                id="vigia.W023",
+            )
 
 
 @register()

@@ -365,6 +365,8 @@ LOGGING: dict[str, Any] = {
     "loggers": {
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # At INFO it logs addresses, and that of a Slack channel is a secret.
+        "httpx": {"level": "WARNING"},
     },
 }
 

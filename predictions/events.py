@@ -23,7 +23,7 @@ KINDS: Final = (
     EventKind(
         "batch.ended",
         "Batch ended",
-        "A batch succeeded, failed or was cancelled. Data: batch, status, error, requested_by, and its "
-        "counts.",
+        "A batch succeeded, failed or was cancelled. Data: batch, version, rows, scored, invalid, status, "
+        "error, requested_by.",
     ),
 )

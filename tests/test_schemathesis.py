@@ -16,10 +16,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
+from core.events import emit
+from core.models import Delivery
+from tests.core.events.recording import await_
 from tests.recommender.conftest import add_movies, build_index
-from tests.server import Server
+from tests.server import ROOT, Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion, RegisteredModel
@@ -40,9 +44,14 @@ API = "/api/v1/models/churn"
 
 @pytest.fixture
 def server(django_db_setup: None, tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path, MAX_WAIT_SECONDS="1", WEB_CONCURRENCY="1")
+    server = Server(tmp_path, EVENTS_ALLOW_INTERNAL="127.0.0.1", MAX_WAIT_SECONDS="1", WEB_CONCURRENCY="1")
     server.start()
+    with (tmp_path / "events.log").open("wb") as log:
+        command = [sys.executable, "manage.py", "deliver_events"]
+        events = subprocess.Popen(command, cwd=ROOT, env=server.env, stdout=log, stderr=log)
     yield server
+    events.terminate()
+    events.wait(30)
     server.stop()
 
 
@@ -77,6 +86,13 @@ def known(
     create(server, key, "/api/v1/interactions/", [{"user": "u", "movie_id": 2, "kind": "liked"}])
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     window = {"since": (hour - dt.timedelta(hours=1)).isoformat(), "until": timezone.now().isoformat()}
+    # Nobody listens at the address.
+    hook = {"name": "ops", "channel": "webhook", "address": "http://127.0.0.1:1024/hook"}
+    subscription = create(server, key, "/api/v1/subscriptions/", hook)["id"]
+    with transaction.atomic():
+        emit("drift.found", model="churn", subject="version 1", data={"columns": ["tenure"]})
+    deliveries = Delivery.objects.filter(subscription=subscription)
+    await_(deliveries.exists)
     rollout = create(server, key, f"{API}/rollouts/", {"version": 2, "kind": "shadow", "reason": "a trial"})
     return {
         "key": key,
@@ -86,6 +102,8 @@ def known(
         "path.comparison": create(server, key, f"{API}/versions/2/comparisons/", {"with": 1})["id"],
         "path.replay": create(server, key, f"{API}/versions/2/replays/", window)["id"],
         "path.rollout": rollout["id"],
+        "path.subscription": subscription,
+        "path.delivery": deliveries.get().pk,
         "path.prediction": ids[0],
         "path.recommendation": recommended["id"],
         "path.movie_id": [1, 2, 3],

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from vigia_ml.schema.faults import first_of
+
 SHOWN_FAULTS: Final = 10
 """Faults that the sentence of a protocol without details names."""
+SHOWN_VALUES: Final = 30
+"""Accepted values that it names for each of them."""
 
 
 MLFLOW: Final = ("/models/", "/endpoints/", "/api/2.0/")
@@ -59,5 +63,6 @@ def _fault(fault: Mapping[str, Any]) -> str:
     place += [f"column {fault['field']}"] if "field" in fault else []
     said = [str(fault["message"])]
     said += [f"sent: {fault['value']!r}"] if "value" in fault else []
-    said += [f"accepted: {', '.join(map(str, fault['allowed']))}"] if fault.get("allowed") else []
+    allowed = list(map(str, fault.get("allowed", ())))
+    said += [f"accepted: {first_of(allowed, SHOWN_VALUES)}"] if allowed else []
     return ": ".join([part for part in (", ".join(place), ", ".join(said)) if part])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
 CONNECT_SECONDS: Final = 5.0
+BODY_SECONDS: Final = 2.0
 ANSWER_BYTES: Final = 16_384
 SHOWN_CHARACTERS: Final = 300
 LONGEST_PAUSE: Final = 24 * 3600.0
@@ -113,12 +115,17 @@ async def _post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer
 
 
 async def _beginning(response: httpx.Response) -> str:
-    """Returns the first words of a body; the rest is not read."""
+    """Returns the first words of a body. A body that is long, slow or broken is no fault: the status has told
+    what the receiver decided."""
+    import httpx
+
     read = b""
-    async for piece in response.aiter_raw():
-        read += piece
-        if len(read) >= ANSWER_BYTES:
-            break
+    with suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in response.aiter_raw():
+                read += piece
+                if len(read) >= ANSWER_BYTES:
+                    break
     return _clean(read[:ANSWER_BYTES].decode("utf-8", "replace"))
 
 

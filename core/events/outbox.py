@@ -10,7 +10,7 @@ from core.events import kinds
 from core.models import Event
 
 
-def emit(kind: str, *, subject: str, data: dict[str, Any], model: str = "") -> Event:
+def emit(kind: str, *, subject: str, data: dict[str, Any], model: str = "") -> None:
     """Writes an event in the caller's transaction: if it commits the event is delivered, else it never was.
 
     Parameters
@@ -29,4 +29,4 @@ def emit(kind: str, *, subject: str, data: dict[str, Any], model: str = "") -> E
         )
     if kind not in kinds.TABLE:
         raise ValueError(f"no event kind is called {kind!r}; kinds: {', '.join(sorted(kinds.TABLE))}")
-    return Event.objects.create(kind=kind, model=model[:200], subject=subject[:300], data=data)
+    Event.objects.create(kind=kind, model=model[:200], subject=subject[:300], data=data)

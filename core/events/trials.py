@@ -21,6 +21,8 @@ from core.models import Subscription, Trial
 
 WAIT_SECONDS: Final = SEND_SECONDS + 5.0
 """Time that a request waits for the answer of a receiver."""
+CLAIM_SECONDS: Final = 5.0
+"""Time in which a running dispatcher takes a test."""
 POLL_SECONDS: Final = 0.1
 MOST: Final = 8
 """Tests that one dispatcher sends at the same time."""
@@ -41,15 +43,18 @@ def send(subscription: Subscription) -> Trial:
     if not _waiting.acquire(blocking=False):
         raise Busy("other tests are under way: try again in some seconds")
     try:
-        Trial.objects.filter(subscription=subscription).delete()
         trial = Trial.objects.create(subscription=subscription)
-        deadline = time.monotonic() + WAIT_SECONDS
-        while trial.finished_at is None and time.monotonic() < deadline and not stopping.wait(POLL_SECONDS):
+        since = time.monotonic()
+        while trial.finished_at is None and not stopping.wait(POLL_SECONDS):
+            if time.monotonic() - since > (CLAIM_SECONDS if trial.claimed_at is None else WAIT_SECONDS):
+                break
             trial.refresh_from_db()
     finally:
         _waiting.release()
-    if trial.finished_at is None:
-        trial.answer = f"no answer within {WAIT_SECONDS:.0f} s: is the process “events” running?"
+    if trial.claimed_at is None:
+        trial.answer = "the test was not sent: the process “events” does not run"
+    elif trial.finished_at is None:
+        trial.answer = f"no answer within {WAIT_SECONDS:.0f} s"
     return trial
 
 
@@ -67,11 +72,11 @@ def begin_waiting() -> int:
 
 
 def _claim() -> Trial | None:
-    """Claims the next test; those that nobody waits for any more are left."""
-    fresh = timezone.now() - dt.timedelta(seconds=WAIT_SECONDS)
+    """Claims the next test, and removes those for which nobody waits any more."""
+    old = timezone.now() - dt.timedelta(seconds=2 * WAIT_SECONDS)
     with transaction.atomic():
+        Trial.objects.filter(requested_at__lt=old).delete()
         rows = Trial.objects.filter(claimed_at=None).select_for_update(skip_locked=True, of=["self"])
-        Trial.objects.filter(claimed_at=None, requested_at__lt=fresh).delete()
         trial = rows.select_related("subscription").order_by("id").first()
         if trial is not None:
             trial.claimed_at = timezone.now()

@@ -84,7 +84,7 @@ _gauge("vigia_ready", "", "1 when predictions can be answered.")
 _gauge("vigia_degraded", "check", "1 when the check finds a problem, 0 when it finds none.")
 _gauge("vigia_jobs", "kind model status", "Jobs (training runs, comparisons, replays, log exports) by state.")
 _gauge("vigia_active_version", "model", "Number of the active version.")
-_gauge("vigia_stored_bytes", "model kind", "Bytes of a model in the store: artifacts, datasets.")
+_gauge("vigia_stored_bytes", "model kind", "Bytes of a model in the store, by kind of file.")
 _gauge("vigia_active_version_info", "model version engine", "1 for the active version.")
 _gauge("vigia_active_version_age_seconds", "model", "Seconds since the active version was trained.")
 _gauge(

@@ -156,7 +156,7 @@ class Delivery(models.Model):
 
 
 class SubscriptionState(models.Model):
-    """What dispatchers write about a subscription; apart from it, so that no form writes over it.
+    """The lease and the counters of a subscription, written by dispatchers; no form writes over this row.
 
     Attributes
     ----------

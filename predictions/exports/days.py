@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core import disk
+from core.errors import Conflict
 from core.uuid7 import lowest_at, time_of
 from predictions.exports import rows
 from predictions.exports.columns import LoggedRow, ModelColumns, Outcomes, VersionColumns
@@ -91,7 +92,7 @@ def stage(
     Raises
     ------
     OSError : the disk is full, or its reserve is reached (`STORE_RESERVE_BYTES`).
-    Unexportable : see `VersionColumns.table`.
+    Unexportable : see `VersionColumns.table`. Conflict : retention removed the month meanwhile.
     """
     low, high = lowest_at(day.since), lowest_at(day.until)
     # Read before the rows: a row that comes meanwhile makes the next export write the day again.
@@ -100,6 +101,9 @@ def stage(
     for piece, outcomes in rows.pieces(model.pk, low, high):
         writer.add(piece, outcomes)
         progress(writer.rows, time_of(uuid.UUID(piece[-1].id)))
+    files = writer.close()
+    if is_removed(day.since):  # since `days_of`: some pieces may be missing
+        raise Conflict(f"retention removed {day.since:%Y-%m} of the log during the export: export again")
     manifest = {
         "format": FORMAT,
         "model": model.name,
@@ -109,7 +113,7 @@ def stage(
         "complete": day.is_whole_day,
         "rows": writer.rows,
         "outcomes": writer.outcomes,
-        "files": writer.close(),
+        "files": files,
         "state": state,
     }
     pa.default_memory_pool().release_unused()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
-from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import default_storage
 from django.db.models import Q
 from django.utils import timezone
 
 from core.errors import Conflict, NotFound, StoreUnavailable
-from predictions.models import LogExport
+from core.uuid7 import lowest_at
+from predictions.models import Erasure, LogExport
 from training import artifacts
 from training.jobs.leases import Lease
 from training.models import Job
@@ -55,7 +54,10 @@ def require(export: LogExport) -> None:
 
 
 def _removed(export: LogExport) -> Conflict:
-    message = f"the files of {export} were removed (EXPORT_KEEP_DAYS): request the window again"
+    message = (
+        f"the files of {export} were removed, because they are old (EXPORT_KEEP_DAYS) or a row was "
+        "erased: request the window again"
+    )
     return Conflict(message, code="export_removed")
 
 
@@ -137,13 +139,12 @@ def clean_up(export_id: int) -> None:
 
 
 def remove_old() -> int:
-    """Removes the files of exports older than `EXPORT_KEEP_DAYS`, and files that no export needs; returns the
-    number of old exports."""
+    """Removes the files of exports that are older than `EXPORT_KEEP_DAYS` or may hold an erased row; returns
+    the number of these exports. Also removes files that no export needs."""
     removed = 0
-    if settings.EXPORT_KEEP_DAYS:
-        oldest = timezone.now() - dt.timedelta(days=settings.EXPORT_KEEP_DAYS)
-        old = Q(status=Job.Status.SUCCEEDED, removed_at=None, finished_at__lt=oldest)
-        for export in LogExport.objects.filter(old).only("pk"):
+    for export in LogExport.objects.filter(status=Job.Status.SUCCEEDED, removed_at=None).defer("files"):
+        is_old = export.kept_until is not None and export.kept_until < timezone.now()
+        if is_old or _may_hold_erased(export):
             # First the row: a reader gets the reason, not a part of the files.
             LogExport.objects.filter(pk=export.pk).update(removed_at=timezone.now())
             removed += 1
@@ -156,6 +157,14 @@ def remove_old() -> int:
         if folder not in needed:
             _remove(folder)
     return removed
+
+
+def _may_hold_erased(export: LogExport) -> bool:
+    """Returns whether a prediction of the window, or any outcome, was erased after the export had begun."""
+    low, high = str(lowest_at(export.since)), str(lowest_at(export.until))
+    predictions = Q(kind=Erasure.Kind.PREDICTION, reference__gte=low, reference__lt=high)
+    later = Erasure.objects.filter(at__gte=export.started_at or export.queued_at)
+    return later.filter(predictions | Q(kind=Erasure.Kind.OUTCOME)).exists()
 
 
 def _folders() -> list[str]:

@@ -32,14 +32,19 @@ DROPPED = (
 
 FILL = """
 import datetime as dt
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.utils import timezone
+from core.events import placing
+from core.models import Subscription
 from recommender.models import Interaction, Movie
 from tests.trained import train_sample
 from training.access import client_keys
 
-train_sample("churn", rows=600)
 user = client_keys.client_with_every_right("caller")
+user.user_permissions.add(Permission.objects.get(codename="view_authtoken"))
+Subscription.objects.create(name="deploy", owner=user, channel="webhook", address="http://127.0.0.1:9/")
+train_sample("churn", rows=600)
+placing.place_all()  # later events wait for a dispatcher
 for number in range(3):
     print("KEY", client_keys.issue(user))
 User.objects.create_user("leaver")

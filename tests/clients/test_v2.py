@@ -3,7 +3,11 @@ logged as sent."""
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +16,12 @@ from predictions.models import Prediction
 from tests.clients.conftest import Foreign
 from tests.grapes import grapes
 from tests.server import Server
+from tests.trained import train_sample
 from training.models import ModelVersion
 
 __all__ = ["grapes"]
 pytestmark = pytest.mark.django_db(transaction=True)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocols.md"
 MATRIX = [[7.0, 1.0], [2.0, 8.0], [2.5, 3.0]]
 
 
@@ -95,3 +101,19 @@ def test_kserves_client_asks_with_json_and_binary_tensors(
     assert "row 0, column tenure: tenure must be at least 0" in message
     assert "no registered model is called 'none'" in words
     assert Prediction.objects.count() == len(rows) * (1 + len(given["answers"]))
+
+
+def test_the_examples_of_the_page_work(
+    foreign: Foreign, running: Server, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_sample("cars", rows=600)
+    text = (
+        PAGE.read_text(encoding="utf-8").partition("## Open Inference Protocol V2")[2].partition("\n## ")[0]
+    )
+    text = text.replace("127.0.0.1:8000", f"127.0.0.1:{running.port}")
+    [request] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setenv("VIGIA_KEY", key)
+    answer = json.loads(subprocess.check_output(["sh", "-c", request], timeout=60))
+    assert answer["outputs"][0]["shape"] == [2]
+    assert foreign("v2", "run_examples.py", blocks=re.findall(r"```python\n(.*?)```", text, re.DOTALL)) == 2
+    assert [row.inputs["year"] for row in Prediction.objects.order_by("pk")] == [2014, 2017, 2014, 2014]

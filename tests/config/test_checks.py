@@ -54,6 +54,13 @@ def test_an_artifact_key_equal_to_the_secret_key_is_a_warning_off_the_local_stac
     assert message_ids(deploy=True) == set()
 
 
+def test_a_location_without_its_folder_is_a_warning(deployed: Any, tmp_path: Path) -> None:
+    deployed.BATCH_LOCATIONS = {"nightly": str(tmp_path)}
+    assert message_ids() == set()
+    deployed.BATCH_LOCATIONS["archive"] = str(tmp_path / "none")
+    assert message_ids() == {"vigia.W023"}
+
+
 def test_serving_every_host_is_a_warning(deployed: Any) -> None:
     deployed.ALLOWED_HOSTS = ["*"]
     assert message_ids(deploy=True) == {"vigia.W003"}
@@ -126,5 +133,5 @@ def test_committing_to_the_local_disk_alone_is_durable() -> None:
 def test_every_message_has_a_unique_id() -> None:
     source = Path(checks.__file__).read_text(encoding="utf-8")
     ids = [part.partition('"')[0] for part in source.split('id="')[1:]]
-    assert len(ids) == len(set(ids)) == 15
+    assert len(ids) == len(set(ids)) == 16
     assert all(part.startswith(("vigia.E0", "vigia.W0")) for part in ids)

@@ -291,6 +291,10 @@ def test_the_fast_path_counts_towards_the_rate_limit(
         assert (status, refused["error"]["code"]) == (429, "throttled")
         assert 0 < int(headers["Retry-After"]) <= 60
         assert server.ask("GET", "/api/v1/models/", key=key)[0] == 429, "one count for all routes"
+        body = {"dataframe_records": [customer]}
+        status, headers, refused = server.ask("POST", "/models/churn/invocations", body, key=key)
+        assert (status, refused["error_code"]) == (429, "REQUEST_LIMIT_EXCEEDED")
+        assert 0 < int(headers["Retry-After"]) <= 60
         assert server.ask("POST", CHURN, customer, key=other)[0] == 200
     finally:
         server.stop()

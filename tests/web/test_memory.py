@@ -23,6 +23,7 @@ from tests.server import ROOT, Server
 from tests.trained import train_sample
 from training.access import client_keys
 from training.models import ModelVersion
+from vigia_ml import Client
 
 API = "/api/v1/models/churn"
 LOG = f"{API}/predictions/"
@@ -121,3 +122,36 @@ def test_a_process_has_less_than_200_mib_after_a_mixed_load(server: Server, chur
     [pid] = server.workers()
     memory = psutil.Process(pid).memory_full_info()
     assert memory.rss / MIB < 200, (memory.rss / MIB, memory.pss / MIB, counts)
+
+
+def test_the_upload_of_a_batch_takes_no_memory(server: Server, churn: ModelVersion, tmp_path: Path) -> None:
+    """A body of 100 MiB passes through the web process in pieces, packed or not."""
+    key = client_keys.issue(User.objects.create_superuser("boss"))
+    rows, _ = samples.churn()
+    path = tmp_path / "rows.csv"
+    text = as_csv(rows[:1000])
+    head, _, lines = text.partition(b"\n")
+    with path.open("wb") as out:
+        out.write(head + b"\n")
+        for _ in range(100 * MIB // len(lines)):
+            out.write(lines)
+    with Client(f"http://127.0.0.1:{server.port}", key) as client:
+        client.batch("churn", rows[:10])
+        [pid] = server.workers()
+        worker = psutil.Process(pid)
+        before, most, ended = worker.memory_info().rss, 0, threading.Event()
+
+        def watch() -> None:
+            nonlocal most
+            while not ended.wait(0.02):
+                most = max(most, worker.memory_info().rss)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            batches = [client.batch("churn", path, compress=compress) for compress in (False, True)]
+        finally:
+            ended.set()
+            watcher.join()
+    assert {batch.size for batch in batches} == {path.stat().st_size}
+    assert most - before < 24 * MIB, (before / MIB, most / MIB)

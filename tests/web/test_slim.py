@@ -14,9 +14,12 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.hashers import PBKDF2PasswordHasher, make_password
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from predictions.models import DriftReview, Replay
+from core.events import emit, placing
+from core.models import Delivery, Event, Subscription
+from predictions.models import Batch, DriftReview, LogExport, Replay
 from tests.environments import ROOT, environment_of, pinned
 from tests.predictions.watched import HOUR, roll, this_hour
 from tests.pushed import SPECIES, Package
@@ -135,6 +138,7 @@ def test_every_model_answers_and_every_page_opens(
         ("models/churn/training-runs/", {"search": {"n_iter": 2}}, 202),
         (f"models/churn/versions/{second.number}/comparisons/", {"with": 1}, 202),
         (f"models/churn/versions/{second.number}/replays/", {"since": "2020-01-01"}, 202),
+        ("models/churn/log-exports/", {"since": "2026-01-01", "until": "2026-01-02"}, 202),
         ("models/churn/rollouts/", {"version": second.number, "kind": "shadow", "reason": "a test"}, 201),
         ("models/churn/outcomes/", [{"prediction": logged["churn"], "actual": True}], 200),
         (f"recommendations/{recommendation}/feedback/", {"movie_id": movie, "kind": "clicked"}, 200),
@@ -143,6 +147,14 @@ def test_every_model_answers_and_every_page_opens(
         answer = api.post(f"/api/v1/{path}", json=body)
         assert answer.status_code == status, (path, answer.text)
     Group.objects.create(name="clerks")
+    owner = User.objects.get(username="tester")
+    Subscription.objects.create(name="deploy", owner=owner, channel="slack", address="https://example.com/")
+    with transaction.atomic():
+        emit("version.activated", model="churn", subject="version 1", data={})
+    placing.place_all()
+    batch = Batch.objects.create(
+        registered_model=churn, version=second, folder="one", source_name="one/rows", format="csv"
+    )
 
     values: dict[str, Any] = {
         "model": "churn", "number": second.number, "comparison": Comparison.objects.get().pk,
@@ -152,9 +164,13 @@ def test_every_model_answers_and_every_page_opens(
         "recommendation": recommendation,
         "movie_id": 1, "model_id": churn.pk, "version_id": second.pk, "first": versions["churn"].pk,
         "second": second.pk, "kind": "canary", "id": User.objects.get(username="tester").pk,
+        "message_id": Event.objects.latest("pk").message_id,
+        "subscription": Subscription.objects.get().pk, "delivery": Delivery.objects.latest("pk").pk,
+        "batch": batch.pk, "export": LogExport.objects.get().pk, "format": "csv", "path": "no.parquet",
         "app_label": "auth", "content_type_id": 1, "url": "nowhere/", "sha256": second.dataset.sha256,
     }  # fmt: skip
-    values |= {f"{name}_id": values[name] for name in ("run", "replay", "rollout", "review")}
+    for name in ("run", "replay", "rollout", "review", "delivery", "batch"):
+        values[f"{name}_id"] = values[name]
     objects = {
         f"admin/{model._meta.label_lower.replace('.', '/')}/": model._default_manager.first()
         for model in admin.site._registry

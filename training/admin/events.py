@@ -27,6 +27,7 @@ from unfold.widgets import (
 )
 
 from core.events import channels, kinds, payloads, replays, subscriptions, trials
+from core.events.visibility import Visible
 from core.models import Delivery, Event, Subscription
 from training.access import event_visibility, permissions
 from training.admin.columns import column, emphasised, username
@@ -50,7 +51,16 @@ def user_of(request: HttpRequest) -> User:
 
 def sees_events(request: HttpRequest) -> bool:
     """Returns whether the sidebar shows events to this user."""
-    return is_staff(request) and (is_superuser(request) or event_visibility.may_subscribe(request.user))
+    return is_staff(request) and (is_superuser(request) or _visible(request).models != frozenset())
+
+
+def _visible(request: HttpRequest) -> Visible:
+    """Returns the events that the user may see; read once per request."""
+    known: dict[str, Any] = request.__dict__
+    if "_vigia_events" not in known:
+        known["_vigia_events"] = event_visibility.visible_to(user_of(request))
+    visible: Visible = known["_vigia_events"]
+    return visible
 
 
 def _kind(name: str) -> str:
@@ -58,7 +68,7 @@ def _kind(name: str) -> str:
 
 
 def _state(row: Delivery) -> str:
-    return badge(row.get_state_display(), STATES[row.state])
+    return badge("dead letter" if row.state == "dead" else row.state, STATES[row.state])
 
 
 def _counts(row: Event) -> str:
@@ -136,9 +146,11 @@ class EventsAdmin(PositionAdmin):
         return self.rows(user_of(request))
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        if not sees_events(request):
-            return False
-        return obj is None or self.get_queryset(request).filter(pk=obj.pk).exists()
+        return sees_events(request) and (obj is None or self.holds(request, obj))
+
+    def holds(self, request: HttpRequest, row: Any) -> bool:
+        """Returns whether the user may see the row."""
+        raise NotImplementedError
 
 
 @admin.register(Event)
@@ -154,6 +166,9 @@ class EventAdmin(EventsAdmin):
     list_filter: ClassVar = [KindFilter, EventModelFilter, AfterParameter]
     fields: ClassVar = ["kind"]
     pages: ClassVar = {"of": "of/<uuid:message_id>/"}
+
+    def holds(self, request: HttpRequest, row: Event) -> bool:
+        return _visible(request).holds(row)
 
     def rows(self, user: User) -> QuerySet[Any]:
         own = Delivery.objects.filter(subscription__in=event_visibility.subscriptions(user).order_by())
@@ -214,18 +229,22 @@ class DeliveryAdmin(EventsAdmin):
         column("state_name", "state", _state),
         column("attempts_made", "attempts", lambda row: row.attempts),
         column("next", "next attempt (UTC)", lambda row: row.next_at if row.state == "pending" else "–"),
-        column("why", "last error", lambda row: emphasised("error", row.error) if row.error else "–"),
+        column("why", "last error", lambda row: emphasised("key", row.error) if row.error else "–"),
     ]
     list_filter: ClassVar = [by_choice("state", Delivery.State), SubscriptionFilter, AfterParameter]
     fields: ClassVar = ["state"]
     pages: ClassVar = {"replay": "<int:delivery_id>/replay/"}
+
+    def holds(self, request: HttpRequest, row: Delivery) -> bool:
+        own = is_superuser(request) or row.subscription.owner_id == request.user.pk
+        return own and _visible(request).holds(row.event)
 
     def rows(self, user: User) -> QuerySet[Any]:
         visible = event_visibility.all_deliveries(user)
         return visible.select_related("subscription", "event")
 
     def page(self, request: HttpRequest, row: Delivery) -> dict[str, Any]:
-        return {"title": f"Delivery to {row.subscription}", "delivery": row, "tone": STATES[row.state]}
+        return {"title": f"Delivery to {row.subscription}", "delivery": row, "state": _state(row)}
 
     def replay_page(self, request: HttpRequest, delivery_id: int) -> HttpResponse:
         """Queues a finished delivery again on POST."""

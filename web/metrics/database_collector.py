@@ -14,14 +14,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from django.db import connection
-from django.db.models import Count, Max, Min
+from django.db.models import Count, Max, Min, Q, Sum
 from django.utils import timezone
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from core.metrics.definitions import TABLE
 from core.models import Event
 from core.uuid7 import time_of
-from predictions.models import DriftReview, LogExport, Replay, Verdict
+from predictions.models import Batch, DriftReview, LogExport, Replay, Verdict
 from predictions.quality import realised
 from predictions.rollups import counting
 from training.models import Comparison, Job, RegisteredModel, TrainingRun, serving_versions
@@ -35,6 +35,7 @@ KINDS: Final[dict[str, type[Job]]] = {
     "training_run": TrainingRun,
     "comparison": Comparison,
     "replay": Replay,
+    "batch": Batch,
     "log_export": LogExport,
 }
 MOST_WAITING: Final = 10_000
@@ -254,6 +255,14 @@ def _stored(families: Families) -> None:
     for use in disk_use.by_model():
         families.add("vigia_stored_bytes", (use.model, "artifacts"), use.artifacts)
         families.add("vigia_stored_bytes", (use.model, "datasets"), use.datasets)
+    uploads = Sum("source_size", filter=~Q(source_name=""), default=0)
+    for kind, jobs, size in (
+        ("batches", Batch, uploads + Sum("result_bytes")),
+        ("exports", LogExport, Sum("size")),
+    ):
+        of_models = jobs.objects.filter(removed_at=None).order_by().values_list("registered_model__name")
+        for model, total in of_models.annotate(total=size):
+            families.add("vigia_stored_bytes", (model, kind), total)
 
 
 # -- events --------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from predictions.inference.pipeline import encode
 from predictions.log.statements import NO_WARNINGS
 from vigia_ml.engines import class_name
 from vigia_ml.errors import Malformed
-from vigia_ml.schema import DatasetSchema, Fault, InvalidRows
+from vigia_ml.schema import Column, DatasetSchema, Fault, InvalidRows
 from vigia_ml.schema.dataset import RepeatedNames
 from vigia_ml.schema.faults import clip, counted
 from vigia_ml.schema.json_body import decode_json
@@ -62,11 +62,13 @@ class Asked:
 class Columns:
     """The values of a request by column.
 
-    values : name as the client wrote it -> one value per row.
+    values : name as the client wrote it -> one value per row. roles : the same names -> see
+        `DatasetSchema.resolve`.
     """
 
     rows: int
     values: dict[str, Sequence[Any]]
+    roles: dict[str, tuple[str, Column | None]]
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -183,33 +185,37 @@ def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
     if not inputs:
         raise fault(None, '"inputs" is empty; send one tensor per column', allowed=schema.names)
     tail = None if asked.tail is None else BinaryTail(asked.tail)
-    rows = 0
+    first = inputs[0]
+    rows, first_width = tensors.read_shape(first)
+    if rows > most:
+        raise TooManyRows(most)
+    if rows == 0:
+        message = "the shape has no rows; send at least one"
+        raise InvalidRows.single(clip(first.name), "empty_array", message)
     values: dict[str, Sequence[Any]] = {}
-    for position, tensor in enumerate(inputs):
+    roles: dict[str, tuple[str, Column | None]] = {}
+    for tensor in inputs:
         name = tensor.name
-        count, width = tensors.read_shape(tensor)
-        if position == 0:
-            rows = count
-            if rows > most:
-                raise TooManyRows(most)
-            if rows == 0:
-                message = "the shape has no rows; send at least one"
-                raise InvalidRows.single(clip(name), "empty_array", message)
-        elif count != rows:
-            message = f"the shape has {counted(count, 'row')}; that of {clip(inputs[0].name)} has {rows:,}"
+        if tensor.shape == first.shape and tensor.datatype in tensors.DATATYPES:  # most tensors
+            count, width = rows, first_width
+        else:
+            count, width = tensors.read_shape(tensor)
+        if count != rows:
+            message = f"the shape has {counted(count, 'row')}; that of {clip(first.name)} has {rows:,}"
             raise fault(name, message)
         elements = _elements(tensor, tail, count * width)
-        role, column = schema.resolve(name)
+        role, column = resolved = schema.resolve(name)
         if role == "unknown" and len(tensor.shape) == 2:
             values |= _matrix(tensor, elements, inputs, schema)
+            roles |= {column.name: ("feature", column) for column in schema.columns}
             continue
         if width != 1 and role != "unknown":
             raise fault(name, f"the shape must be [{rows}] or [{rows}, 1]: one value per row")
         if column is not None and column.nullable:
             elements = _with_nulls(elements, tensor.datatype)
         if name in values:
-            raise InvalidRows.single(clip(name), "duplicate_field", f"the input {clip(name)} is given twice")
-        values[name] = elements
+            raise _twice(name)
+        values[name], roles[name] = elements, resolved
     if tail is not None and tail.left:
         message = (
             f"{counted(tail.left, 'byte')} of the body belong to no tensor; is a binary_data_size missing?"
@@ -220,8 +226,14 @@ def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
             if rows > 1:
                 message = f"the parameter {clip(name)} is the key of one row; send {KEY_FIELD} as a tensor"
                 raise fault(name, message)
-            values[name] = [value]
-    return Columns(rows, values)
+            if name in values:
+                raise _twice(name)
+            values[name], roles[name] = [value], ("key", None)
+    return Columns(rows, values, roles)
+
+
+def _twice(name: str) -> InvalidRows:
+    return InvalidRows.single(clip(name), "duplicate_field", f"the input {clip(name)} is given twice")
 
 
 def _elements(tensor: InputTensor, tail: BinaryTail | None, size: int) -> list[Any]:
@@ -275,8 +287,7 @@ def check_columns(columns: Columns, schema: DatasetSchema) -> None:
     """Raises `InvalidRows` for unknown, repeated and missing columns, once and not for every row."""
     faults: list[Fault] = []
     sent: set[str] = set()
-    for name in columns.values:
-        role, column = schema.resolve(name)
+    for name, (role, column) in columns.roles.items():
         if role == "unknown":
             message = f"{clip(name)} is not a column of this model"
             faults.append(Fault(clip(name), "unknown_field", message, allowed=schema.names))
@@ -300,12 +311,12 @@ def rows_of(columns: Columns) -> list[dict[str, Any]]:
 
 def rows_quickly(columns: Columns, compiled: CompiledSchema) -> Rows | None:
     """Returns the rows if all are plainly valid; None: `DatasetSchema.read` decides."""
-    schema, places = compiled.schema, compiled.places
+    places = compiled.places
     absent = [None] * columns.rows
     ordered: list[Sequence[Any] | None] = [None] * len(places)
     keys: list[str | None] | None = None
-    for name, values in columns.values.items():
-        role, column = schema.resolve(name)
+    for name, (role, column) in columns.roles.items():
+        values = columns.values[name]
         if role == "feature" and column is not None:
             place = places[column.name]
             if ordered[place] is not None:

@@ -14,7 +14,7 @@ from django.db import connections, transaction
 from core.events import channels, emit
 from core.events.channels import Message
 from core.events.dispatcher import Dispatcher
-from core.models import Delivery, Event, Subscription
+from core.models import Delivery, Subscription
 
 KIND = "version.activated"
 
@@ -54,9 +54,10 @@ def subscribe(name: str, **fields: Any) -> Subscription:
     return Subscription.objects.create(**{"name": name, "owner": owner, "channel": "recorder"} | fields)
 
 
-def write(*subjects: str, kind: str = KIND, model: str = "churn", **data: Any) -> list[Event]:
+def write(*subjects: str, kind: str = KIND, model: str = "churn", **data: Any) -> None:
     with transaction.atomic():
-        return [emit(kind, subject=subject, model=model, data=data) for subject in subjects]
+        for subject in subjects:
+            emit(kind, subject=subject, model=model, data=data)
 
 
 def deliver(dispatcher: Dispatcher | None = None) -> None:

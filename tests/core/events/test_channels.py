@@ -22,8 +22,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from core.events import channels, payloads, slack, webhook
 from core.events.addresses import AddressRefused
 from core.events.channels import Message, Undelivered
-from core.models import Subscription
+from core.models import Delivery, Subscription
 from tests.core.events.receivers import OK, Receiver, answer, receiver
+from tests.core.events.recording import deliver, write
 
 HOSTILE = (
     "a\r\nBcc: x@y.example\r\n\r\n<script>alert(1)</script> <!channel> <@U1> @here @everyone &"
@@ -136,9 +137,10 @@ def test_hostile_names_and_reasons_reach_no_header_and_no_other_field() -> None:
     }  # fmt: skip
 
 
-def test_slack_gets_text_and_blocks_without_mentions() -> None:
+def test_slack_gets_text_and_blocks_without_mentions(caplog: pytest.LogCaptureFixture) -> None:
     with receiver(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as there:
         assert send(subscription("slack", there.address), message(data={"reason": HOSTILE})).endswith(": ok")
+    assert "/hook" not in caplog.text  # the address is a secret
     payload = json.loads(there.requests[0].body)
     assert payload["text"].startswith(
         "Version activated: churn version 4\nreason: a Bcc: x@\u2060y.example &lt;script"
@@ -297,8 +299,33 @@ def test_a_malformed_mail_address_is_refused(address: str, settings: Any) -> Non
 
 
 def test_without_a_mail_server_no_mail_address_is_accepted(settings: Any) -> None:
-    settings.EMAIL_HOST = ""
+    settings.EMAIL_BACKEND, settings.EMAIL_HOST = "django.core.mail.backends.smtp.EmailBackend", ""
     with pytest.raises(AddressRefused, match="EMAIL_HOST"):
         channels.TABLE["email"].check("ana@example.com")
     with pytest.raises(Undelivered, match="EMAIL_HOST"):
         send(subscription("email", "ana@example.com"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_dispatcher_disables_a_webhook_that_answers_410_and_waits_as_long_as_one_asks() -> None:
+    owner = User.objects.create_superuser("root")
+    busy = b"HTTP/1.1 429 Busy\r\nRetry-After: 900\r\nContent-Length: 0\r\n\r\n"
+    with (
+        receiver(answer(b"HTTP/1.1 410 Gone\r\nContent-Length: 3\r\n\r\nbye")) as gone,
+        receiver(answer(busy)) as asking,
+    ):
+        for name, there in (("gone", gone), ("asking", asking)):
+            Subscription.objects.create(
+                name=name, owner=owner, channel="webhook", address=there.address, secret=webhook.new_secret()
+            )
+        write("version 1", "version 2")
+        deliver()
+    row = Subscription.objects.get(name="gone")
+    assert not row.enabled and row.disabled_at is not None
+    assert (
+        row.disabled_reason.startswith("the receiver answered 410 Gone in ") and "bye" in row.disabled_reason
+    )
+    assert len(gone.requests) == len(asking.requests) == 1
+    waiting = Delivery.objects.filter(subscription__name="asking").earliest("position")
+    pause = waiting.next_at - timezone.now()
+    assert dt.timedelta(minutes=14) < pause <= dt.timedelta(minutes=15)

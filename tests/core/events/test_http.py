@@ -110,7 +110,6 @@ def test_a_body_of_100_mb_is_not_read() -> None:
     [
         b"",
         b"HTTP/1.1 200",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
         b"SSH-2.0-OpenSSH\r\n",
         b"\0" * 99,
     ],
@@ -118,6 +117,22 @@ def test_a_body_of_100_mb_is_not_read() -> None:
 def test_a_receiver_that_closes_early_or_speaks_no_http_is_a_failure(raw: bytes) -> None:
     with receiver(answer(raw)) as there:
         assert "could not be reached" in failure(there.address).reason
+
+
+def body_that_drips(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    dripping(connection)
+
+
+@pytest.mark.parametrize(
+    "script", [answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), body_that_drips]
+)
+def test_the_status_counts_though_the_body_breaks_off_or_never_ends(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BODY_SECONDS", 0.3)
+    with receiver(script) as there:
+        assert http.deliver(there.address, b"{}", {}).startswith("200 OK")
 
 
 def test_headers_without_end_are_a_failure() -> None:

@@ -66,7 +66,7 @@ def test_a_rolled_back_transaction_leaves_no_event() -> None:
 
 
 def test_an_event_of_an_open_transaction_is_neither_lost_nor_waited_for() -> None:
-    """The lower id is committed later: whoever reads ids beyond the last one loses it."""
+    """The lower id is committed later: a reader of all ids beyond the last one loses it."""
     early = OtherTransaction(lambda: emit(KIND, subject="begun first, committed last", data={}))
     write("begun last, committed first")
     assert placing.place() == 1

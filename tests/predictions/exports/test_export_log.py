@@ -488,6 +488,30 @@ def test_a_month_that_retention_removed_keeps_its_files(churn: ModelVersion, tmp
     assert ids_in(tmp_path) == in_order(*made)
 
 
+def test_a_month_that_is_removed_during_an_export_replaces_no_file(
+    churn: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = DAY.replace(day=1) - window.DAY
+    partitions.ensure(old, 0)
+    made = logged(churn, *(old + n * HOUR for n in range(6)))
+    exported(tmp_path, since=old, until=old + window.DAY)
+    record_outcome(made[0], True)  # the day is to be written again
+    read = rows.pieces
+
+    def removed_between(*arguments: Any) -> Any:
+        for piece in read(*arguments):
+            yield piece
+            if Prediction.objects.exists():
+                assert retention.remove_month(Month.of(old)) is not None
+
+    monkeypatch.setattr(rows, "PIECE", 3)
+    monkeypatch.setattr(rows, "pieces", removed_between)
+    with pytest.raises(CommandError, match=r"retention removed .* during the export"):
+        exported(tmp_path, since=old, until=old + window.DAY)
+    assert ids_in(tmp_path) == in_order(*made)
+    assert (folder(tmp_path, old) / "_SUCCESS").exists()
+
+
 def test_a_part_never_replaces_a_larger_part_of_a_day(churn: ModelVersion, tmp_path: Path) -> None:
     made = logged(churn, DAY, DAY + 2 * HOUR, NEXT)
     exported(tmp_path, since=DAY, until=NEXT + HOUR)

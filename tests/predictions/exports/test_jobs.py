@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.core.files.storage import default_storage
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -27,6 +28,7 @@ from tests.predictions.exports.test_export_log import (
     DAY,
     HOUR,
     NEXT,
+    erase,
     exported,
     ids_in,
     in_order,
@@ -221,6 +223,26 @@ def test_files_are_removed_after_their_days_and_the_row_says_so(
     assert (shown["files"], shown["archive"], shown["kept_until"]) == ([], None, None)
     assert shown["removed_at"]
     assert content(api.get(new["files"][0]["url"]))
+
+
+def test_files_that_may_hold_an_erased_row_are_removed(
+    churn: ModelVersion, api: APIClient, post: Post
+) -> None:
+    [early], [late] = logged(churn, DAY), logged(churn, NEXT)
+    record_outcome(late, True)
+    of_day = done(api, post, until=NEXT.isoformat())
+    of_next = done(api, post, since=NEXT.isoformat())
+    assert tasks.remove_old_exports() == 0
+    erase(early)
+    assert tasks.remove_old_exports() == 1
+    assert_error(api.get(of_day["archive"]), 409, "export_removed")
+    assert content(api.get(of_next["archive"]))
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL vigia.maintenance = 'erase'; DELETE FROM predictions_outcome")
+    assert tasks.remove_old_exports() == 1
+    assert stored() == []
+    again = done(api, post)
+    assert (again["rows"], tasks.remove_old_exports()) == (1, 0)
 
 
 def test_files_that_a_restored_store_lacks_are_reported_as_removed(

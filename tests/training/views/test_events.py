@@ -185,7 +185,9 @@ def test_events_reach_no_owner_who_lost_the_right_meanwhile(models: Any, reader:
     assert sending.claim(uuid.uuid4(), (), 10) == []
     assert reader.get(f"{here}deliveries/").json()["deliveries"] == []
     assert_error(reader.patch(here, {"name": "b"}, format="json"), 403, "forbidden")
-    assert reader.delete(here).status_code == 204  # to stop needs no right
+    # To stop needs no right.
+    assert reader.patch(here, {"enabled": False}, format="json").json()["enabled"] is False
+    assert reader.delete(here).status_code == 204
 
 
 def test_nobody_else_sees_a_subscription_but_a_superuser(reader: APIClient, api: APIClient) -> None:
@@ -250,12 +252,13 @@ def test_a_test_without_a_dispatcher_and_one_that_hangs_say_so(
     reader: APIClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "SEND_SECONDS", 0.3)
-    monkeypatch.setattr(trials, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(trials, "CLAIM_SECONDS", 0.5)
     with receiver(hanging) as there:
         here = f"{SUBSCRIPTIONS}{subscribe(reader, address=there.address).json()['id']}/test/"
         alone = reader.post(here).json()
-        assert not alone["delivered"] and "is the process “events” running?" in alone["answer"]
-        monkeypatch.setattr(trials, "WAIT_SECONDS", 5.0)
+        said = "the test was not sent: the process “events” does not run"
+        assert alone == {"delivered": False, "answer": said}
+        monkeypatch.setattr(trials, "CLAIM_SECONDS", 5.0)
         with running():
             hung = reader.post(here).json()
     assert hung == {"delivered": False, "answer": "the receiver did not answer within 0 s"}
@@ -316,3 +319,17 @@ def test_a_subscription_is_changed_disabled_and_enabled_again(reader: APIClient)
     assert on["enabled"] and on["disabled_at"] is None and on["kinds"] == ["drift.found"]
     assert_error(reader.patch(here, {"channel": "slack"}, format="json"), 400, "invalid_input")
     assert_error(reader.get(f"{SUBSCRIPTIONS}{2**70}/"), 404, "not_found")
+
+
+def test_every_route_has_a_browsable_page_and_answers_options(models: Any, reader: APIClient) -> None:
+    made = subscribe(reader).json()
+    happen(*ALL)
+    here = f"{SUBSCRIPTIONS}{made['id']}/"
+    delivery = Delivery.objects.filter(subscription_id=made["id"]).first()
+    assert delivery is not None
+    routes = ["", "test/", "rotate-secret/", "replay/", "deliveries/", f"deliveries/{delivery.pk}/replay/"]
+    for route in [EVENTS, SUBSCRIPTIONS, *(here + route for route in routes)]:
+        page = reader.get(route, headers={"Accept": "text/html"})
+        assert page.status_code in (200, 405) and b"<html" in page.content, route
+        assert reader.options(route).status_code == 200, route
+        assert reader.head(route).status_code in (200, 405), route

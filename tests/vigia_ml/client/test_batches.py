@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from predictions.models import Batch as Row
@@ -112,6 +113,21 @@ def test_rows_of_every_shape_give_the_same_answers(
         check(done, 25)
     answers = client.predict("churn", given)
     assert list(done.results()["probability"]) == [answer.probability for answer in answers]
+
+
+def test_a_request_may_wait_for_its_batch(
+    server: Server, client: Client, key: str, rows: Path, working: Working
+) -> None:
+    headers = {"Authorization": f"Token {key}", "Content-Type": "text/csv", "Prefer": "wait=60"}
+    headers |= {"Idempotency-Key": "waits"}
+    route = f"{address(server)}/api/v1/models/churn/batches/"
+    with working():
+        answer = httpx.post(route, content=rows.read_bytes(), headers=headers, timeout=90)
+    done = answer.json()
+    assert (answer.status_code, done["status"], done["scored"]) == (201, "succeeded", 25)
+    assert answer.headers["Preference-Applied"] == "wait=60"
+    again = httpx.post(route, content=rows.read_bytes(), headers=headers, timeout=90)
+    assert (again.status_code, again.json()) == (201, done)
 
 
 def test_faults_are_a_frame_and_a_file(

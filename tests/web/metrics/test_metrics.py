@@ -23,7 +23,15 @@ from core.metrics.definitions import TABLE
 from core.models import Delivery, Event, Subscription, SubscriptionState
 from core.uuid7 import lowest_at
 from predictions.log import partitions
-from predictions.models import DriftFinding, DriftReview, Outcome, Prediction, RolledHour
+from predictions.models import (
+    Batch,
+    DriftFinding,
+    DriftReview,
+    LogExport,
+    Outcome,
+    Prediction,
+    RolledHour,
+)
 from tests.conftest import assert_error, keyed
 from tests.trained import train_sample
 from tools import metrics_page
@@ -255,6 +263,27 @@ def test_metrics_show_the_active_version_and_the_jobs_by_status(
     assert value(samples, "vigia_jobs", **jobs, status="queued") == 1
     assert value(samples, "vigia_jobs", **jobs, status="failed") == 0
     assert value(samples, "vigia_jobs", kind="replay", model="cars", status="running") == 0
+
+
+def test_the_files_of_batches_and_exports_are_counted_by_model(
+    churn: ModelVersion, scraper: APIClient
+) -> None:
+    job = {"registered_model": churn.registered_model}
+    now = timezone.now()
+    for number, fields in enumerate(
+        (
+            {"source_name": "batches/0/source", "source_size": 100, "result_bytes": 20},
+            {"location": "nightly", "path": "rows.csv", "source_size": 1_000, "result_bytes": 3},
+            {"source_name": "batches/2/source", "source_size": 50_000, "removed_at": now},
+        )
+    ):
+        Batch.objects.create(version=churn, folder=f"batches/{number}", format="csv", **job, **fields)
+    LogExport.objects.create(since=now, until=now, size=7, **job)
+    samples = scraped(scraper)
+    # Not the file of a location, which is not in the store, and not the removed one.
+    assert value(samples, "vigia_stored_bytes", model="churn", kind="batches") == 123
+    assert value(samples, "vigia_stored_bytes", model="churn", kind="exports") == 7
+    assert value(samples, "vigia_jobs", kind="batch", model="churn", status="queued") == 3
 
 
 def test_finished_jobs_are_counted_once_and_none_is_missed(

@@ -239,6 +239,10 @@ def test_a_key_is_taken_as_a_tensor_or_a_parameter(
     plain, quick = both(CHURN, request([customer, customer], parameters={"_key": "one"}))
     assert "send _key as a tensor" in error_of(plain, 400)
     assert quick is None
+    twice = request([{"_key": "one", **customer}], parameters={"_key": "two"})
+    plain, quick = both(CHURN, twice)
+    assert "the input _key is given twice" in error_of(plain, 400)
+    assert quick is None
 
 
 def test_names_are_read_as_on_the_native_route(

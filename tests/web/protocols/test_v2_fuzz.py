@@ -56,7 +56,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str | None]:
     for _ in range(draw(st.integers(0, 3))):
         tensor = draw(st.sampled_from(inputs))
         match draw(st.integers(0, 8)):
-            case 0 if tensor.get("data"):
+            case 0 if isinstance(tensor.get("data"), list) and tensor["data"]:
                 tensor["data"][draw(st.integers(0, len(tensor["data"]) - 1))] = draw(VALUES)
             case 1:
                 tensor["shape"] = draw(st.lists(SIZES, max_size=3))
