@@ -18,7 +18,7 @@ export VIGIA_VAR TEST_VAR
 # does): reading all sources anew takes each of them most of a second, and the tests start two hundred.
 export PYTHONDONTWRITEBYTECODE =
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-models models-graphs models-packages test-clients faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-batch bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
+.PHONY: help run test lint format static types contracts migrations-check deploy-check unit unit-rest unit-log unit-library unit-processes test-jobs test-models models-graphs models-packages test-clients faults schemathesis backup-s3 backup-kills containers containers-long wheels openapi bench bench-batch bench-growth bench-start bench-micro bench-memory bench-movies bench-rollups soak drift-simulation manage shell install install-dev clean
 
 help: ## This list
 	@echo "make TARGET [VENV=.venv] [VIGIA_VAR=var] [PORT=8000] [PYTHON=python3]"
@@ -55,6 +55,8 @@ LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
 GRAPH_TESTS = $(addprefix tests/vigia_ml/,sandbox engines/test_boosters.py engines/test_graph_check.py engines/test_graph_trial.py)
 PACKAGE_TESTS = tests/vigia_ml/importing tests/vigia_ml/pushing tests/training/management/test_import_model.py \
 	tests/training/runs/test_pushes.py tests/training/runs/test_pushed_versions.py tests/training/views/test_pushes.py
+# Batches, exports and events, whose processes are killed on the way: `make test-jobs` does them.
+JOB_TESTS = tests/predictions/batches tests/predictions/exports tests/core/events
 ignored = $(foreach path,$(1),--ignore=$(path))
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
@@ -68,16 +70,19 @@ unit: install-dev
 endif
 
 unit-rest:
-	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) tests/vigia_ml tests/clients)
+	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) $(JOB_TESTS) tests/vigia_ml tests/clients)
 
 unit-library:
 	@$(GROUP_STACK) pytest tests/vigia_ml $(call ignored,$(GRAPH_TESTS) $(PACKAGE_TESTS))
 
 unit-log:
-	@$(GROUP_STACK) pytest $(LOG_TESTS)
+	@$(GROUP_STACK) pytest $(LOG_TESTS) $(call ignored,$(JOB_TESTS))
 
 unit-processes:
 	@$(GROUP_STACK) pytest $(PROCESS_TESTS)
+
+test-jobs: install-dev ## Batches, exports and events, whose processes are killed on the way
+	@$(GROUP_STACK) pytest $(JOB_TESTS)
 
 test-models: install-dev ## Trials of graphs, boosters, packages and pickles from elsewhere (some minutes)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target models-graphs models-packages

@@ -87,7 +87,7 @@ def test_every_make_target_and_every_script_of_a_workflow_exists() -> None:
     scripts = [step["run"] for step in steps() if "run" in step]
     named = {target for script in scripts for target in re.findall(r"\bmake ([a-z-]+)", script)}
     long = [entry["target"] for entry in JOBS["nightly", "long"]["strategy"]["matrix"]["include"]]
-    assert named == {"test", "test-clients", "test-models"}
+    assert named == {"test", "test-clients", "test-jobs", "test-models"}
     assert {*named, *long} <= make_targets()
     assert {"faults", "soak", "wheels", "backup-kills", "backup-s3", "schemathesis"} == set(long)
     files = {
