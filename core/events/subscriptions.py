@@ -71,7 +71,8 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
     with transaction.atomic():
         row = Subscription.objects.select_for_update().get(pk=subscription.pk)
         if row.channel != "webhook":
-            raise Conflict(f"only webhooks have a secret; {row.name} is {row.channel}", code="no_secret")
+            message = f"only webhooks have a secret; the channel of {row.name} is {row.channel}"
+            raise Conflict(message, code="no_secret")
         row.previous_secret, row.secret = row.secret, webhook.new_secret()
         row.previous_until = timezone.now() + dt.timedelta(hours=keep_hours)
         row.save(update_fields=["secret", "previous_secret", "previous_until"])
@@ -93,11 +94,14 @@ def _check_fields(row: Subscription) -> None:
         raise InvalidRows.single("kinds", "not_a_level", message, allowed=tuple(sorted(kinds.TABLE)))
     if row.channel not in channels.TABLE:
         allowed = tuple(channels.TABLE)
-        raise InvalidRows.single("channel", "not_a_level", "no channel has this name", allowed=allowed)
+        message = f"channel must be one of: {', '.join(allowed)}"
+        raise InvalidRows.single("channel", "not_a_level", message, allowed=allowed)
     if row.digest_minutes and row.channel != "email":
-        raise InvalidRows.single("digest_minutes", "not_for_channel", "only e-mail has a digest")
+        message = "only e-mail has a digest: send 0, or leave digest_minutes out"
+        raise InvalidRows.single("digest_minutes", "not_for_channel", message)
     if row.style != Subscription.Style.PLAIN and row.channel != "webhook":
-        raise InvalidRows.single("style", "not_for_channel", "only a webhook has a style")
+        message = "only webhooks have a style: send plain, or leave style out"
+        raise InvalidRows.single("style", "not_for_channel", message)
     if payloads.one_line(row.name) != row.name or not row.name:
         raise InvalidRows.single("name", "not_text", "the name must be text on one line")
 

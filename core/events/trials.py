@@ -52,7 +52,7 @@ def send(subscription: Subscription) -> Trial:
     finally:
         _waiting.release()
     if trial.claimed_at is None:
-        trial.answer = "the test was not sent: the process “events” does not run"
+        trial.answer = "the test was not sent: the process “events” does not run; ask the operator to start it"
     elif trial.finished_at is None:
         trial.answer = f"no answer within {WAIT_SECONDS:.0f} s"
     return trial

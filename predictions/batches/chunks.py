@@ -18,7 +18,7 @@ from training.models import Job
 from vigia_ml.schema.sections import Section
 
 MOST_ATTEMPTS: Final = 6
-"""Claims of one chunk; then its rows are taken for what ends the processes that read them."""
+"""Claims of one chunk; after so many, the batch fails, because the chunk's rows seem to kill processes."""
 _RUNS: Final = (
     "batch.status IN ('queued', 'running') AND batch.cancel_requested_at IS NULL AND batch.stop_reason = ''"
 )
@@ -53,7 +53,7 @@ def add(
 
     Raises
     ------
-    LeaseLost : another process prepares the batch by now, and inserts the same chunks.
+    LeaseLost : another process prepares the batch now, and inserts the same chunks.
     """
     number, row = (0, 0) if first is None else (first.number + 1, first.first_row + first.rows)
     chunks = []
@@ -93,12 +93,12 @@ def renew(batch_id: int, owner: uuid.UUID) -> None:
 
 
 def release(chunk: BatchChunk, owner: uuid.UUID) -> None:
-    """Gives a claimed chunk back if it is not done."""
+    """Releases a claimed chunk that is not done."""
     BatchChunk.objects.filter(pk=chunk.pk, lease_owner=owner, done_at=None).update(lease_until=None)
 
 
 def release_dead(batch_id: int) -> int:
-    """Gives back the chunks of jobs that do not run any more; returns their number."""
+    """Releases the chunks of jobs that do not run any more; returns their number."""
     runs = Q(status=Job.Status.RUNNING, lease_until__gte=Now())
     owners = [
         *Batch.objects.filter(runs, pk=batch_id).values_list("lease_owner", flat=True),

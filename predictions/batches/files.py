@@ -1,7 +1,7 @@
 """Files of batches: the source, the rows as they are read, results and errors; all below ``batches/``.
 
-A batch has a folder in the store. Names of attempts hold the start of the claim's owner, so two attempts
-never write the same file; the database says which one counts, and the others are removed.
+A batch has a folder in the store. The name of a file holds the beginning of its attempt's claim, so two
+attempts never write the same file. The database names the files of the committed attempt; others are removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 ROOT: Final = "batches"
 ORPHAN_HOURS: Final = 6
-"""Age from which a folder without a batch is removed: no request stages for so long."""
+"""Age from which a folder without a batch is removed: no upload takes so long."""
 RESERVE_EVERY: Final = 2**26
 
 
@@ -52,7 +52,7 @@ def attempt_name(kind: str, owner: uuid.UUID, suffix: str) -> str:
 
 @contextmanager
 def source(batch: Batch) -> Iterator[IO[bytes]]:
-    """Opens the file of the batch as it came.
+    """Opens the file of the batch as the client sent or named it.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The jobs of a batch: one prepares it, scores and ends it; others share its chunks.
+"""The jobs of a batch: its own job prepares the file, scores chunks and ends the batch; shares score chunks too.
 
-A batch's job works on chunks itself, so it needs no other job, and a worker with one place never waits for a
-place. A chunk belongs to the claim of the job that scores it: if that job dies, the next one takes the chunk.
+The batch's own job needs no share, so a worker that runs one job at a time completes a batch. A chunk belongs
+to the claim of the job that scores it: if that job dies, another job takes the chunk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS: Final = 1.0
 """Shortest time between two reports of progress, and between two looks for a free chunk."""
 IDLE_SECONDS: Final = 10.0
-"""A share without a free chunk for so long ends: the batch's own job may need its place."""
+"""A share ends after so long without a free chunk: the batch's own job may need its process."""
 
 
 def score(lease: Lease) -> None:
@@ -116,7 +116,7 @@ def _scorer(lease: Lease, batch: Batch) -> Iterator[Scorer]:
 
 
 def _invite(batch: Batch, number: int) -> None:
-    """Creates as many shares as other processes can help with `number` chunks."""
+    """Creates shares for `number` chunks, up to BATCH_WORKERS processes in all."""
     wanted = min(settings.BATCH_WORKERS, number) - 1
     shares = BatchShare.objects.filter(batch=batch).exclude(status__in=Job.FINISHED)
     for _ in range(wanted - shares.count() if wanted > 0 else 0):
@@ -172,8 +172,8 @@ def _score_chunks(scorer: Scorer, progress: _Progress) -> chunks.State:
             last = chunk.first_row + chunk.rows - 1
             chunks.stop(
                 batch.pk,
-                f"rows {chunk.first_row:,} to {last:,} cannot be scored: {chunk.attempts - 1} processes that "
-                "scored them died",
+                f"rows {chunk.first_row:,} to {last:,} cannot be scored: {chunk.attempts - 1} processes died "
+                "while they scored them; read the log of the worker, and send the other rows as a new batch",
             )
             break
         try:

@@ -1,8 +1,9 @@
-"""Prepares a batch: checks the file, and splits it into chunks that are read by their bytes.
+"""Prepares a batch: checks the file and splits it into chunks, each a range of its bytes.
 
-A packed file is unpacked into the store, a CSV of another encoding is written there as UTF-8, and the rows of
-a Parquet file as lines of JSON, by a sandbox: a row group of any size is then read once. Chunks are inserted
-as they are found, and workers score them meanwhile. A preparation that died goes on behind its last chunk.
+Three kinds of files are rewritten in the store first: a packed file is unpacked, a CSV of another encoding
+becomes UTF-8, and a sandbox writes the rows of a Parquet file as lines of JSON, so that each row group is read
+once. Chunks are inserted as they are found, and workers score them meanwhile. If the process dies, the next
+one goes on behind the last chunk.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from vigia_ml.schema.sections import BLOCK, first_row, sections, to_utf8
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 2**24
-"""Most bytes of a chunk of several rows: long rows make chunks of fewer."""
+"""Maximum bytes of a chunk of several rows; a chunk of long rows has fewer rows."""
 INSERTED: Final = 20
 """Chunks that are inserted together; with the first ones, other workers can begin."""
 MOST_RATIO: Final = 200
-"""Most bytes that a packed byte may become; files of text reach some 20."""
+"""Maximum ratio of unpacked to packed bytes; files of text reach some 20."""
 UNSUSPECTED: Final = 2**26
-"""Bytes up to which any ratio is accepted."""
+"""Unpacked bytes up to which any ratio is accepted."""
 SANDBOX_MEMORY: Final = 2 * 2**30
 SANDBOX_SECONDS: Final = 3_600.0
 
@@ -74,7 +75,7 @@ def prepare(lease: Lease, batch: Batch, served: Served, *, every_class: bool) ->
 
 
 def _columns_of_results(served: Served, *, every_class: bool) -> dict[str, Any]:
-    """Returns the arguments of `writing.header`."""
+    """Returns the arguments of `writing.header` for this version."""
     classes = served.engine.classes
     names = [class_name(label) for label in classes or ()] if every_class and served.by_class else []
     return {"probability": classes is not None, "classes": names}

@@ -40,9 +40,9 @@ ROUTE: Final = "batch"
 MOST_CALLS: Final = 1_000
 """Most calls of the model to find the rows of a chunk for which it raises; undecided rows count as such."""
 CHANGES_SURVIVED: Final = 3
-"""After so many stale attempts a chunk holds further changes off while it is written."""
+"""After so many stale attempts, a lock holds off further changes of the generation while a chunk is written."""
 PATIENCE_SECONDS: Final = 120.0
-"""The log may be away for this long; then the chunk is given back."""
+"""Seconds for which the log may be unavailable; then the chunk is released."""
 
 
 class Stopped(VigiaError):
@@ -69,8 +69,8 @@ class Scorer:
         self._served: Served | None = None
         self._reader: reading.RowReader | None = None
         self.every_class = True
-        """Whether results and log hold every class's probability: as the model's switch was at the
-        preparation, because a file has one form."""
+        """Whether results and log hold every class's probability. The model's switch at the preparation
+        decides for the whole batch, because all rows of a results file have the same columns."""
 
     def __enter__(self) -> Scorer:
         return self
@@ -93,7 +93,7 @@ class Scorer:
         Raises
         ------
         Lost : nothing was written. Stopped : the batch cannot go on, and nothing was written.
-        LogUnavailable : the log was away for too long.
+        LogUnavailable : the log was unavailable for longer than `PATIENCE_SECONDS`.
         """
         read = self._read(chunk)
         if read.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
@@ -113,7 +113,7 @@ class Scorer:
 
     @contextmanager
     def _changes_held_off(self, needed: bool) -> Iterator[None]:
-        """Holds off changes of the generation meanwhile, if they made the answers stale again and again."""
+        """Holds off changes of the generation within the block, if `needed`."""
         if needed:
             try:
                 self._wire.hold_changes_off()
@@ -139,8 +139,8 @@ class Scorer:
         read = self._reader.read(data, chunk)
         if read.count != chunk.rows:
             raise Stopped(
-                f"rows from {chunk.first_row:,} on: {read.count:,} were read, {chunk.rows:,} were counted "
-                "before: the file was changed in the store"
+                f"from row {chunk.first_row:,} on, {read.count:,} rows were read, and {chunk.rows:,} had been "
+                "counted: the file was changed in the store; request the batch again"
             )
         return read
 

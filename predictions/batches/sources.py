@@ -59,7 +59,8 @@ def packing_of(name: str, given: str | None = None, *, field: str = "format") ->
         message = f"the ending of {clip(name)} names no format: name the file .csv, or send format"
         raise InvalidRows.single(field, "unknown_format", message, allowed=allowed)
     if chosen not in Batch.Format.values:
-        raise InvalidRows.single(field, "not_a_level", "format has an unknown value", allowed=allowed)
+        message = f"format must be one of: {', '.join(allowed)}"
+        raise InvalidRows.single(field, "not_a_level", message, allowed=allowed)
     if is_gzip and chosen == Batch.Format.PARQUET:
         message = "Parquet is packed already: send the file without gzip"
         raise InvalidRows.single(field, "packed_parquet", message)
@@ -108,12 +109,13 @@ def of_upload(upload: Upload, format: str, dialect: Told) -> Source:
 
 
 def check_head(head: bytes, format: str) -> None:
-    """Raises `Malformed` unless a file is Parquet by its first bytes as by its format."""
+    """Raises `Malformed` if the first bytes of a file are Parquet and its format is another, or the reverse."""
     is_parquet = head.startswith(_PARQUET)
     if is_parquet is not (format == Batch.Format.PARQUET):
         found = "a Parquet file" if is_parquet else "no Parquet file"
         raise Malformed(
-            f"the format is {format}, and the body is {found}: send the Content-Type of the file",
+            f"the format is {format}, but the file is {found}: correct the Content-Type, the name or the "
+            "format of the file",
             code="wrong_format",
         )
 

@@ -25,7 +25,7 @@ class LocationSerializer(serializers.Serializer[Any]):
         max_length=1000, trim_whitespace=False, help_text="Path of the file below that folder."
     )
     format = serializers.ChoiceField(
-        choices=Batch.Format.values, required=False, help_text="Format of the file; default: by its ending."
+        choices=Batch.Format.values, required=False, help_text="Format of the rows; default: by the file's name."
     )
 
 
@@ -33,7 +33,9 @@ class UploadSerializer(serializers.Serializer[Any]):
     """The file as a part of a form."""
 
     file = serializers.FileField(help_text="The file; its name or its Content-Type tells the format.")
-    format = serializers.ChoiceField(choices=Batch.Format.values, required=False)
+    format = serializers.ChoiceField(
+        choices=Batch.Format.values, required=False, help_text="Format of the rows."
+    )
 
 
 class RowFaultSerializer(serializers.Serializer[Any]):
@@ -56,12 +58,12 @@ class BatchSummarySerializer(serializers.ModelSerializer[Batch]):
     path = serializers.CharField(allow_null=True)
     size = serializers.IntegerField(source="source_size", help_text="Bytes of the file.")
     rows = serializers.SerializerMethodField(help_text="Rows of the file; null until they are counted.")
-    scored = serializers.IntegerField(help_text="Rows so far that are scored and logged.")
-    invalid = serializers.IntegerField(help_text="Rows so far that are invalid.")
+    scored = serializers.IntegerField(help_text="Number of rows that are scored and logged so far.")
+    invalid = serializers.IntegerField(help_text="Number of invalid rows so far.")
     rows_per_second = serializers.SerializerMethodField()
     requested_by = serializers.CharField(source="requested_by.username", default=None, allow_null=True)
     results_until = serializers.SerializerMethodField(
-        help_text="When the results and the error file are deleted; null while the batch runs, and for ever."
+        help_text="Time when the results and the error file are removed; null while the batch runs."
     )
     links = serializers.SerializerMethodField()
 
@@ -126,7 +128,7 @@ def rate(batch: Batch) -> float | None:
 
 
 def kept_until(batch: Batch) -> dt.datetime | None:
-    """Returns when the files of a finished batch are deleted; None for one that runs or is kept for ever."""
+    """Returns when the files of a finished batch are removed; None while it runs, or with BATCH_KEEP_DAYS=0."""
     if batch.finished_at is None or not settings.BATCH_KEEP_DAYS:
         return None
     return batch.removed_at or batch.finished_at + dt.timedelta(days=settings.BATCH_KEEP_DAYS)

@@ -14,7 +14,7 @@ from predictions.models import LogExport
 class LogExportRequestSerializer(serializers.Serializer[Any]):
     """The window of the model's log to export, by time of the predictions."""
 
-    since = serializers.DateTimeField(help_text="Beginning of the window.")
+    since = serializers.DateTimeField(help_text="Start of the window.")
     until = serializers.DateTimeField(
         required=False, help_text="End, exclusive; default and latest: the end of the complete log."
     )
@@ -23,8 +23,8 @@ class LogExportRequestSerializer(serializers.Serializer[Any]):
 class ExportedFileSerializer(serializers.Serializer[Any]):
     """One file of an export."""
 
-    path = serializers.CharField(help_text="Path in the dataset.")
-    rows = serializers.IntegerField(allow_null=True, help_text="Null for a manifest or a mark.")
+    path = serializers.CharField(help_text="Path of the file in the dataset.")
+    rows = serializers.IntegerField(allow_null=True, help_text="Null for `_manifest.json` and `_SUCCESS`.")
     bytes = serializers.IntegerField()
     sha256 = serializers.CharField()
     url = serializers.URLField()
@@ -49,7 +49,7 @@ class LogExportSerializer(LogExportSummarySerializer):
     """An export with its files, once it has succeeded and until they are removed."""
 
     files = serializers.SerializerMethodField()
-    archive = serializers.SerializerMethodField(help_text="Address of one zip with all files.")
+    archive = serializers.SerializerMethodField(help_text="Address of a zip with all files; null without files.")
 
     class Meta(LogExportSummarySerializer.Meta):
         fields: ClassVar = [*LogExportSummarySerializer.Meta.fields, "files", "archive"]

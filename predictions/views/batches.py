@@ -68,7 +68,7 @@ ON_INVALID_PARAMETER = OpenApiParameter(
     "on_invalid",
     str,
     enum=Batch.OnInvalid.values,
-    description="`report` (default): invalid rows go to the error file; `stop`: the first ends the batch.",
+    description="`report` (default): invalid rows go to the error file; `stop`: the first one ends the batch.",
 )
 
 
@@ -86,8 +86,8 @@ def _stream_parser(media_type: str) -> type[StreamParser]:
 
 
 class BatchesView(ChargedView):
-    """Requests a batch for an uploaded file or for one in a declared location (POST); lists batches, newest
-    first (GET): the client's own, and with the right `read_log` all of the model."""
+    """POST requests a batch for an uploaded file, or for a file in a declared location. GET lists batches, newest
+    first: the client's own, or with the right `read_log` all of the model."""
 
     rights: ClassVar = {"POST": "predict"}
     without_form: ClassVar = ("POST",)
@@ -111,8 +111,8 @@ class BatchesView(ChargedView):
         if request.method == "POST":  # before a large body arrives
             if _media_type(request) not in (*sources.CONTENT_TYPES, JSON, FORM):
                 raise UnsupportedBody(
-                    f"the Content-Type is not that of a file of rows: send {CSV}, {PARQUET} or "
-                    f"{NDJSON}; {FORM} with the part file; or {JSON} with location and path",
+                    f"this Content-Type names no file of rows: send {CSV}, {PARQUET} or {NDJSON}; {FORM} "
+                    f"with the part file; or {JSON} with location and path",
                     code="unsupported_media_type",
                 )
             providers.require_rows(self.model, "batches")
@@ -191,7 +191,7 @@ class BatchesView(ChargedView):
 
 
 class _BatchView(ModelView):
-    """Base of the views of one batch; a foreign one does not exist for clients without `read_log`."""
+    """Base of the views of one batch. Another client's batch is a 404 without the right `read_log`."""
 
     def batch(self, request: Request, number: int) -> Batch:
         return lookup.get_row(visible(request, self.model), number, self.model.name, "batch")
@@ -208,7 +208,7 @@ class BatchView(_BatchView):
 class CancelBatchView(_BatchView):
     """Cancels a batch: at once while it is queued, else after the present chunks, whose rows stay logged.
 
-    A batch of another client needs the right `train`, as other jobs do."""
+    To cancel another client's batch needs the right `train`, as for other jobs."""
 
     reads_body = False
 
@@ -244,7 +244,7 @@ class BatchResultsView(_FileView):
 
 
 class BatchErrorsView(_FileView):
-    """Sends the faults of all invalid rows as CSV: row, column, code, message."""
+    """Sends the faults of all invalid rows as CSV: row, column, code, message, value, line."""
 
     @extend_schema(responses={(200, CSV): OpenApiTypes.STR}, operation_id="get_batch_errors")
     def get(self, request: Request, model: str, batch: int) -> StreamingHttpResponse:
@@ -293,7 +293,8 @@ def _media_type(request: Request) -> str:
 
 
 def _part(data: QueryDict) -> tuple[Any, sources.Packing]:
-    """Returns the file of a form, and its packing by its format field, its name or its Content-Type."""
+    """Returns the file of a form and its packing: by the field `format`, the Content-Type of the part, or the
+    name of the file."""
     _refuse_unknown(data, ("file", "format", "csrfmiddlewaretoken"))
     file: Any = data.get("file")
     given = data.get("format")

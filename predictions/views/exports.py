@@ -39,7 +39,7 @@ class LogExportsView(ModelView):
     @extend_schema(
         responses=LogExportSummarySerializer(many=True),
         operation_id="list_log_exports",
-        parameters=[OpenApiParameter("before", int, description="Only exports with an id below this.")],
+        parameters=[OpenApiParameter("before", int, description="Lists only exports with a smaller id.")],
     )
     def get(self, request: Request, model: str) -> Response:
         rows = self.model.logexports.defer("files").select_related("registered_model")
@@ -82,7 +82,7 @@ class LogExportView(_LogExportView):
 
 
 class CancelLogExportView(_LogExportView):
-    """Stops an export: a queued one at once, a running one after its current piece of the log."""
+    """Cancels an export: at once while it is queued, else after the present piece of the log."""
 
     reads_body = False
 

@@ -67,7 +67,7 @@ def test_a_file_is_scored_from_the_form_to_the_downloads(page: Any, churn: Model
     text = Path(download.value.path()).read_text(encoding="utf-8")
     assert {row["id"] for row in csv.DictReader(io.StringIO(text))} == logged
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download errors").click()
+        page.get_by_role("link", name="Download error file").click()
     assert len(Path(download.value.path()).read_text(encoding="utf-8").splitlines()) == 3
     page.get_by_role("link", name="Rows in the log").click()
     page.get_by_text(f"Rows of batch {batch.pk}").wait_for()

@@ -256,7 +256,7 @@ def test_a_test_without_a_dispatcher_and_one_that_hangs_say_so(
     with receiver(hanging) as there:
         here = f"{SUBSCRIPTIONS}{subscribe(reader, address=there.address).json()['id']}/test/"
         alone = reader.post(here).json()
-        said = "the test was not sent: the process “events” does not run"
+        said = "the test was not sent: the process “events” does not run; ask the operator to start it"
         assert alone == {"delivered": False, "answer": said}
         monkeypatch.setattr(trials, "CLAIM_SECONDS", 5.0)
         with running():
