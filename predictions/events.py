@@ -16,14 +16,14 @@ KINDS: Final = (
     EventKind(
         "quality.fell",
         "Quality fell",
-        "In a drift review the watched metric is worse than on the hold-out, by more than the declaration "
-        "allows and more than chance explains. Once, until it recovers. Data: version, review, since, until, "
-        "metric, value, low, high, holdout.",
+        "A drift review found the watched metric worse than on the hold-out: by more than the model's "
+        "declaration allows, and by more than chance explains. The next such event comes only after the "
+        "metric has recovered. Data: version, review, since, until, metric, value, low, high, holdout.",
     ),
     EventKind(
         "batch.ended",
         "Batch ended",
         "A batch succeeded, failed or was cancelled. Data: batch, version, rows, scored, invalid, status, "
-        "error, requested_by.",
+        "error, requested_by, queued_at.",
     ),
 )

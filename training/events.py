@@ -16,24 +16,27 @@ KINDS: Final = (
     EventKind(
         "version.rolled_back",
         "Version rolled back",
-        "An earlier version became the active one again. Data: version, previous, actor, reason.",
+        "An earlier version became the active one again. Data: version, previous, actor, reason, by_policy, "
+        "overridden.",
     ),
     EventKind(
         "gate.refused",
         "Gate refused a version",
-        "A run ended with a version that did not pass its gate. Data: version, run, checks (name, message).",
+        "A training run ended with a version that did not pass its gate. Data: version, run, checks (name, "
+        "message).",
     ),
     EventKind(
         "run.ended",
         "Training run ended",
-        "A training run succeeded, failed or was cancelled. Data: run, status, error, requested_by, version, "
-        "gate_passed, activated.",
+        "A training run succeeded, failed or was cancelled. Data: run, version, gate_passed, activated, "
+        "status, error, requested_by, queued_at.",
     ),
     EventKind(
         "artifact.unusable",
         "Artifact unusable",
         "A web process cannot load a version: its bytes are missing or changed, or this code cannot read "
-        "them. Once, until the version is usable again. Data: version, active, reason.",
+        "them. The next such event of the version comes only after it was usable again. Data: version, "
+        "active, reason.",
     ),
     EventKind(
         "key.created",
@@ -43,7 +46,7 @@ KINDS: Final = (
     EventKind(
         "key.revoked",
         "Key revoked",
-        "A client key was removed, by itself, with its client or after its expiry. Data: client, key (its "
-        "first characters), expired.",
+        "A client key was removed: alone, together with its client, or after its expiry. Data: client, key "
+        "(its first characters), expired.",
     ),
 )

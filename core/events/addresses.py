@@ -37,7 +37,7 @@ _INTERNAL: Final = tuple(
         "3fff::/20",  # documentation
     )
 )
-"""Networks that `ipaddress` of some supported version of Python calls global."""
+"""Networks that are refused, although `ipaddress` of some supported version of Python calls them global."""
 
 
 class AddressRefused(VigiaError):
@@ -47,7 +47,7 @@ class AddressRefused(VigiaError):
 
 
 class HostUnknown(AddressRefused):
-    """No name server knows the host, at least none that this process can ask."""
+    """No name server that this process can ask knows the host."""
 
 
 def finished(work: Coroutine[Any, Any, Result]) -> Result:
@@ -57,9 +57,9 @@ def finished(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def check(address: str) -> None:
-    """Checks an address as far as this process can resolve it; each request does all of it again.
+    """Checks an address as far as this process can resolve it; each attempt to send makes the full check.
 
-    A web process in a network without a way out has no name server, so an unknown host is no fault here.
+    A web process without a way out of its network cannot resolve hosts, so an unknown host is no fault here.
 
     Raises
     ------
@@ -76,8 +76,8 @@ async def _checked(url: httpx.URL) -> None:
 
 
 def parsed(address: str) -> httpx.URL:
-    """Returns an address as URL; raises `AddressRefused` for one that may be read in two ways, or names a
-    service other than a web server's."""
+    """Returns an address as URL; raises `AddressRefused` for an ambiguous address, and for a scheme or port
+    that is not a web server's."""
     import httpx
 
     try:
@@ -107,7 +107,7 @@ def port_of(url: httpx.URL) -> int:
 
 
 async def resolved(url: httpx.URL) -> list[str]:
-    """Returns the IP addresses of a URL's host, to which alone the caller may connect.
+    """Returns the IP addresses of a URL's host; the caller may connect only to these.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Channels: the ways on which messages reach receivers. Each is registered by name."""
+"""Channels: the ways to receivers, such as webhooks and e-mail. Each is registered by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.models import Event, Subscription
 class Message:
     """An event as a receiver gets it.
 
-    id : stable: a repeated delivery has the same. source : name of this installation.
+    id : the same in every delivery of the event. source : name of this installation.
     """
 
     id: str
@@ -58,7 +58,8 @@ class Channel(Protocol):
 
         Raises
         ------
-        Undelivered : each other error counts as one too, with its class as the reason.
+        Undelivered : the receiver did not accept the messages. Any other error counts as `Undelivered` too,
+            with the class of the error as the reason.
         """
 
 

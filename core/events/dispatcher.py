@@ -28,9 +28,9 @@ POLL_SECONDS: Final = 0.5
 """Time between two looks for new and due events: LISTEN would need a session of its own, which PgBouncer in
 transaction mode does not give, and a NOTIFY makes all commits that send one wait for each other."""
 MOST_SENDING: Final = 64
-"""Subscriptions to which one dispatcher sends at the same time."""
+"""Maximum number of subscriptions to which one dispatcher sends at the same time."""
 HUNG_SECONDS: Final = 4 * SEND_SECONDS
-"""An attempt that lasts longer counts as failed: its channel broke the limit of `SEND_SECONDS`."""
+"""An attempt that lasts longer counts as failed, because its channel exceeded `SEND_SECONDS`."""
 TURN_SECONDS: Final = 30.0
 """Limit of all waits for the database in one turn."""
 RENEWALS: Final = 4
@@ -62,7 +62,7 @@ class Dispatcher:
         self._renewed = time.monotonic()
 
     def stop(self) -> None:
-        """Makes `run` return: no attempt begins, and those under way end. A signal's handler may call it."""
+        """Makes `run` return after the running attempts; none begins. A signal handler may call it."""
         self._ending = True
 
     def run(self) -> None:

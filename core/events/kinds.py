@@ -14,7 +14,7 @@ class EventKind:
     Parameters
     ----------
     name : such as ``version.activated``: a noun, a dot, a participle. Receivers filter by it.
-    title : for people. description : when the event is written, and the fields of its data.
+    title : name in pages and mails. description : when the event is written, and the fields of its data.
     """
 
     name: str

@@ -11,7 +11,7 @@ from core.models import Event
 
 
 def emit(kind: str, *, subject: str, data: dict[str, Any], model: str = "") -> None:
-    """Writes an event in the caller's transaction: if it commits the event is delivered, else it never was.
+    """Writes an event in the caller's transaction: the event exists if and only if the transaction commits.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from core.events.kinds import EventKind
 TYPE_PREFIX: Final = "vigia."
 """Begins the CloudEvents type, which is unique among all senders of a receiver."""
 TEST: Final = EventKind("subscription.test", "test", "A person or a client has asked for a test message.")
-"""The kind of test messages; no filter names it, and no event has it."""
+"""The kind of test messages. It is not in the table of kinds, so no filter and no event can have it."""
 LONGEST_HEADLINE: Final = 150
 MOST_FACTS: Final = 10
 LONGEST_FACT: Final = 300

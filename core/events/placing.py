@@ -4,10 +4,10 @@ Ids follow the order in which transactions write events, not the order of their 
 "all ids after the last one" for "all new events". Positions are given after the commit, by one transaction at
 a time: an event is never behind a reader that has passed its position.
 
-Two events get the order in which they became true, wherever there is one: if the first was committed before
-the second was written, its id is lower, and every snapshot that shows the second shows the first. Only events
-of transactions that ran at the same time may come in either order. Therefore no transaction waits for another
-one; a transaction that stays open for hours delays its own events and no others.
+If one event was committed before another was written, it gets the lower position: its id is lower, and every
+snapshot that shows the other one shows it too. Only events of transactions that ran at the same time may come
+in either order. No transaction waits for another one; a transaction that stays open for hours delays only its
+own events.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from core.models import Delivery, Event, Subscription
 PLACING: Final = 22_130
 """Class of the advisory lock that one placing transaction holds until its commit."""
 MOST: Final = 500
-"""Events of one transaction."""
+"""Maximum number of events that one transaction places."""
 
 _PLACE: Final = """
     UPDATE core_event SET position = placed.position
@@ -54,7 +54,7 @@ def place(most: int = MOST) -> int:
 
 
 def place_all() -> None:
-    """Places what is committed now: a subscription that is made or enabled next does not get it."""
+    """Places all committed events: a subscription that is made or enabled afterwards gets none of them."""
     while place():
         pass
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from core.models import Delivery, Event
 
 PIECE: Final = 5_000
-"""Events of one transaction."""
+"""Events that one statement removes."""
 
 
 def remove_old() -> int:

@@ -1,10 +1,8 @@
-"""Subscriptions that a dispatcher holds: claim, lease, and the result of an attempt.
+"""Sends a subscription's deliveries: claim, lease, attempt, and the record of its outcome.
 
-A dispatcher holds a subscription by a lease in a row. An advisory lock of the session would need a connection
-of its own for each subscription, and PgBouncer in transaction mode would give it to a stranger; a lock of a
-transaction would keep a transaction open while a receiver thinks. A lease needs neither. A dead dispatcher
-keeps its subscriptions for at most `LEASE_SECONDS`. A dispatcher that was frozen for longer repeats the
-message that it was sending, with the same id, and finds then that it must stop.
+A dispatcher holds a subscription by a lease in a row, not by a lock; docs/decisions/0028-an-outbox.md has the
+reasons. A dead dispatcher holds its subscriptions for at most `LEASE_SECONDS`. A dispatcher that was frozen
+for longer repeats the message that it was sending, with the same id, and then finds that it lost the lease.
 """
 
 from __future__ import annotations
@@ -36,8 +34,9 @@ JITTER: Final = 0.2
 MOST_MESSAGES: Final = 100
 """Messages of one attempt, and of one digest."""
 BURST_SECONDS: Final = 1.0
-"""An attempt begins messages for at most this long after its claim. What it has sent is recorded at its end,
-so the next dispatcher repeats no more of a dead one, and one that was frozen sends no more than one."""
+"""Seconds after its claim in which an attempt may begin to send a message. Sent messages are recorded at the
+end of the attempt: if the dispatcher dies, the next one repeats the messages of this time, and a dispatcher
+that was frozen sends at most one more."""
 
 State = Delivery.State
 
@@ -82,7 +81,7 @@ class Attempt:
 class Outcome:
     """Result of an attempt: the first `delivered` messages arrived, the next `failed` ones did not.
 
-    failure : the reason; None: the others were not sent.
+    failure : the reason of the failure; None: no message failed, and the attempt's time ended.
     """
 
     delivered: int
@@ -91,7 +90,7 @@ class Outcome:
 
 
 def claim(owner: uuid.UUID, held: Collection[int], most: int) -> list[Attempt]:
-    """Claims at most `most` subscriptions that are due; returns what to send to each.
+    """Claims at most `most` subscriptions that are due; returns the attempt for each.
 
     held : primary keys of the subscriptions that this dispatcher is sending to.
     """

@@ -32,7 +32,7 @@ _waiting: Final = threading.BoundedSemaphore(2)
 
 
 def send(subscription: Subscription) -> Trial:
-    """Has a test message sent, also to a disabled subscription, and waits for the receiver's answer.
+    """Requests a test message, also to a disabled subscription, and waits for the receiver's answer.
 
     The caller has no transaction open, because a dispatcher must see the request.
 
@@ -52,7 +52,9 @@ def send(subscription: Subscription) -> Trial:
     finally:
         _waiting.release()
     if trial.claimed_at is None:
-        trial.answer = "the test was not sent: the process “events” does not run; ask the operator to start it"
+        trial.answer = (
+            "the test was not sent: the process “events” does not run; ask the operator to start it"
+        )
     elif trial.finished_at is None:
         trial.answer = f"no answer within {WAIT_SECONDS:.0f} s"
     return trial
@@ -72,7 +74,7 @@ def begin_waiting() -> int:
 
 
 def _claim() -> Trial | None:
-    """Claims the next test, and removes those for which nobody waits any more."""
+    """Claims the next test, and removes tests for which no request waits any more."""
     old = timezone.now() - dt.timedelta(seconds=2 * WAIT_SECONDS)
     with transaction.atomic():
         Trial.objects.filter(requested_at__lt=old).delete()

@@ -1,4 +1,4 @@
-"""Which events the owner of a subscription may see. The application that knows rights registers the rule."""
+"""The events that a user may see. The application that knows rights registers the rule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class Visible:
     """The events that a user may see.
 
-    models : names of registered models; None: every one. keys : whether also events without a model.
+    models : names of registered models; None: all models. keys : whether also events without a model, which
+        concern keys.
     """
 
     models: frozenset[str] | None
@@ -33,7 +34,7 @@ _rules: Final[list[Rule]] = []
 
 
 def register(rule: Rule) -> None:
-    """Sets the rule; raises `ValueError` if there is one."""
+    """Sets the rule; raises `ValueError` if a rule is set already."""
     if _rules:
         raise ValueError("a rule of visibility is registered already")
     _rules.append(rule)

@@ -11,10 +11,10 @@ from django.db.models.functions import Now
 
 
 class Event(models.Model):
-    """A fact of interest outside, written in the transaction that makes it true.
+    """A fact of interest to other systems, written in the transaction that makes it true.
 
     The columns have defaults of the database, because triggers insert events too. Names of models and
-    versions are text: this application knows no other.
+    versions are text, because this application knows no other.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
 """Prepares a batch: checks the file and splits it into chunks, each a range of its bytes.
 
 Three kinds of files are rewritten in the store first: a packed file is unpacked, a CSV of another encoding
-becomes UTF-8, and a sandbox writes the rows of a Parquet file as lines of JSON, so that each row group is read
-once. Chunks are inserted as they are found, and workers score them meanwhile. If the process dies, the next
-one goes on behind the last chunk.
+becomes UTF-8, and a sandbox writes the rows of a Parquet file as lines of JSON, so that each row group is
+read once. Chunks are inserted as they are found, and workers score them meanwhile. If the process dies, the
+next one goes on behind the last chunk.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ ROUTE: Final = "batch"
 MOST_CALLS: Final = 1_000
 """Most calls of the model to find the rows of a chunk for which it raises; undecided rows count as such."""
 CHANGES_SURVIVED: Final = 3
-"""After so many stale attempts, a lock holds off further changes of the generation while a chunk is written."""
+"""After so many stale attempts, a lock holds off changes of the generation while a chunk is written."""
 PATIENCE_SECONDS: Final = 120.0
 """Seconds for which the log may be unavailable; then the chunk is released."""
 
@@ -139,8 +139,8 @@ class Scorer:
         read = self._reader.read(data, chunk)
         if read.count != chunk.rows:
             raise Stopped(
-                f"from row {chunk.first_row:,} on, {read.count:,} rows were read, and {chunk.rows:,} had been "
-                "counted: the file was changed in the store; request the batch again"
+                f"from row {chunk.first_row:,} on, {read.count:,} rows were read, and {chunk.rows:,} were "
+                "counted before: the file was changed in the store; request the batch again"
             )
         return read
 

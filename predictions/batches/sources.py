@@ -109,7 +109,7 @@ def of_upload(upload: Upload, format: str, dialect: Told) -> Source:
 
 
 def check_head(head: bytes, format: str) -> None:
-    """Raises `Malformed` if the first bytes of a file are Parquet and its format is another, or the reverse."""
+    """Raises `Malformed` if a file begins as Parquet does and has another format, or the reverse."""
     is_parquet = head.startswith(_PARQUET)
     if is_parquet is not (format == Batch.Format.PARQUET):
         found = "a Parquet file" if is_parquet else "no Parquet file"

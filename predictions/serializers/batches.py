@@ -25,7 +25,9 @@ class LocationSerializer(serializers.Serializer[Any]):
         max_length=1000, trim_whitespace=False, help_text="Path of the file below that folder."
     )
     format = serializers.ChoiceField(
-        choices=Batch.Format.values, required=False, help_text="Format of the rows; default: by the file's name."
+        choices=Batch.Format.values,
+        required=False,
+        help_text="Format of the rows; default: by the file's name.",
     )
 
 
@@ -128,7 +130,7 @@ def rate(batch: Batch) -> float | None:
 
 
 def kept_until(batch: Batch) -> dt.datetime | None:
-    """Returns when the files of a finished batch are removed; None while it runs, or with BATCH_KEEP_DAYS=0."""
+    """Returns the time when a finished batch's files are removed; None before, or with BATCH_KEEP_DAYS=0."""
     if batch.finished_at is None or not settings.BATCH_KEEP_DAYS:
         return None
     return batch.removed_at or batch.finished_at + dt.timedelta(days=settings.BATCH_KEEP_DAYS)

@@ -49,7 +49,9 @@ class LogExportSerializer(LogExportSummarySerializer):
     """An export with its files, once it has succeeded and until they are removed."""
 
     files = serializers.SerializerMethodField()
-    archive = serializers.SerializerMethodField(help_text="Address of a zip with all files; null without files.")
+    archive = serializers.SerializerMethodField(
+        help_text="Address of a zip with all files; null without files."
+    )
 
     class Meta(LogExportSummarySerializer.Meta):
         fields: ClassVar = [*LogExportSummarySerializer.Meta.fields, "files", "archive"]

@@ -68,7 +68,7 @@ ON_INVALID_PARAMETER = OpenApiParameter(
     "on_invalid",
     str,
     enum=Batch.OnInvalid.values,
-    description="`report` (default): invalid rows go to the error file; `stop`: the first one ends the batch.",
+    description="`report` (default): invalid rows go to the error file; `stop`: the first ends the batch.",
 )
 
 
@@ -86,8 +86,8 @@ def _stream_parser(media_type: str) -> type[StreamParser]:
 
 
 class BatchesView(ChargedView):
-    """POST requests a batch for an uploaded file, or for a file in a declared location. GET lists batches, newest
-    first: the client's own, or with the right `read_log` all of the model."""
+    """POST requests a batch for an uploaded file, or for a file in a declared location. GET lists batches,
+    newest first: the client's own, or with the right `read_log` all of the model."""
 
     rights: ClassVar = {"POST": "predict"}
     without_form: ClassVar = ("POST",)

@@ -1,6 +1,6 @@
-"""Which events a user may see: those of the models for which the user has the right to read the log.
+"""The events that a user may see: those of the models for which the user has the right to read the log.
 
-Events without a model concern keys: only users who may see the list of keys see them.
+Events without a model concern keys; they need the right to see the list of keys.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class NewestFirst(PositionChangeList):
 
 
 class EventsAdmin(PositionAdmin):
-    """Base: rows that the user's rights to read logs select; read-only."""
+    """Base: read-only lists of the rows that the user's rights to read logs admit."""
 
     changelist = NewestFirst
 
@@ -295,7 +295,7 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("name", "channel", "address", "kinds", "models", "style", "digest_minutes", "enabled")
         labels = {"digest_minutes": "Digest"}
         help_texts = {
-            "digest_minutes": "Events of so many minutes stand in one mail; 0: a mail for each event.",
+            "digest_minutes": "Minutes for which one mail collects events; 0: one mail for each event.",
             "style": "Form of the body: plain JSON, or CloudEvents 1.0 (structured mode).",
         }
 
@@ -462,7 +462,7 @@ class SubscriptionAdmin(RegistryAdmin):
         else:
             form = SpanForm(request.POST)
             if not form.is_valid():
-                messages.error(request, "Nothing was queued: give the begin of the span.")
+                messages.error(request, "Nothing was queued: enter the start of the span.")
                 return self.redirect_to(row)
             until = form.cleaned_data["until"] or timezone.now()
             queued = replays.replay_span(row, form.cleaned_data["since"], until)

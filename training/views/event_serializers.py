@@ -18,7 +18,7 @@ from training.serializers import LinkedSerializer
 MODEL_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,49}\Z"
 KINDS = "Names of event kinds; empty: all."
 MODELS = "Names of models; empty: all for which the owner has the right `read_log`."
-DIGEST = "E-mail only: events of so many minutes stand in one mail. 0: a mail for each event."
+DIGEST = "E-mail only: minutes for which one mail collects events; 0: one mail for each event."
 
 
 class EventSerializer(serializers.Serializer[Any]):
@@ -46,10 +46,10 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
     event = EventSerializer()
     state = serializers.ChoiceField(
         choices=Delivery.State.choices,
-        help_text="pending, delivered, or dead: given up after the last attempt.",
+        help_text="pending, delivered, or dead (a dead letter: given up after the last attempt).",
     )
-    attempts = serializers.IntegerField(help_text="Attempts so far; a replay begins anew.")
-    next_at = serializers.DateTimeField(help_text="Time of the next attempt, while pending.")
+    attempts = serializers.IntegerField(help_text="Attempts so far; a replay counts from 0 again.")
+    next_at = serializers.DateTimeField(help_text="Time of the next attempt, if the state is pending.")
     error = serializers.CharField(help_text="Reason of the last failure.")
 
     class Meta:
@@ -65,7 +65,7 @@ class DeliveryPageSerializer(serializers.Serializer[Any]):
 
 
 class SubscriptionSerializer(LinkedSerializer, serializers.ModelSerializer[Subscription]):
-    """A receiver of events and its filters. A secret is shown only where it is made."""
+    """A receiver of events and its filters. Only the responses that create a secret show it."""
 
     routes: ClassVar = {
         "subscription": "subscription", "deliveries": "deliveries", "test": "test-subscription",
@@ -158,7 +158,7 @@ class ChangeSubscriptionSerializer(serializers.Serializer[Any]):
 class CreateSubscriptionSerializer(ChangeSubscriptionSerializer):
     """A new subscription of the client that sends it."""
 
-    name = serializers.CharField(max_length=100, help_text="Unique.")
+    name = serializers.CharField(max_length=100, help_text="Unique name of the subscription.")
     channel = serializers.CharField(help_text="webhook, email or slack.")
     address = serializers.CharField(
         max_length=2000, help_text="URL with https://, or e-mail addresses separated by commas."
@@ -191,7 +191,7 @@ class RedeliverySerializer(serializers.Serializer[Any]):
     """Dead letters, or the events of a span of time, that are delivered again."""
 
     dead_letters = serializers.BooleanField(default=False, help_text="All dead letters of the subscription.")
-    since = serializers.DateTimeField(required=False, help_text="Begin of the span, instead of dead_letters.")
+    since = serializers.DateTimeField(required=False, help_text="Start of the span, instead of dead_letters.")
     until = serializers.DateTimeField(required=False, help_text="End of the span (exclusive; default: now).")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -129,7 +129,7 @@ class EventsView(EventView):
 
 
 class SubscriptionsView(EventBodyView):
-    """GET lists this client's subscriptions (a superuser's: all); POST makes one."""
+    """GET lists the client's own subscriptions (for a superuser: all); POST creates one."""
 
     body = CreateSubscriptionSerializer
 
@@ -155,7 +155,7 @@ class SubscriptionsView(EventBodyView):
 
 
 class SubscriptionView(EventBodyView):
-    """One subscription: show, change, delete."""
+    """Shows, changes or deletes one subscription."""
 
     body = ChangeSubscriptionSerializer
 
@@ -214,7 +214,7 @@ class DeliveriesView(EventsView):
         operation_id="list_deliveries",
         responses=DeliveryPageSerializer,
         parameters=[
-            OpenApiParameter("state", str, enum=Delivery.State.values, description="Only such deliveries."),
+            OpenApiParameter("state", str, enum=Delivery.State.values, description="Only these deliveries."),
             CURSOR,
         ],
     )

@@ -153,7 +153,7 @@ def test_dead_letters_and_spans_are_queued_from_the_page(reader: Client) -> None
     answer = reader.post(f"{here}replay/", {"since": "2026-01-01T00:00"}, follow=True)
     assert "2 deliveries are queued" in answer.content.decode() and row.deliveries.count() == 2
     answer = reader.post(f"{here}replay/", {"since": "soon"}, follow=True)
-    assert "give the begin of the span" in answer.content.decode()
+    assert "enter the start of the span" in answer.content.decode()
     for route in ("test", "rotate-secret", "replay"):  # a GET changes nothing
         assert reader.get(f"{here}{route}/").status_code == 302
     secret = row.secret
