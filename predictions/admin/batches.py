@@ -46,7 +46,7 @@ Rows = QuerySet[Batch, Batch]
 
 
 class ScoreForm(forms.Form):
-    """A file, or its name in a location, and what scores it."""
+    """A file to score, or its name in a location, and the version that scores it."""
 
     model = forms.ModelChoiceField(
         RegisteredModel.objects.none(), to_field_name="name", label="Model", widget=UnfoldAdminSelectWidget
@@ -97,7 +97,7 @@ class ScoreForm(forms.Form):
         cleaned: dict[str, Any] = super().clean() or {}
         is_named = bool(cleaned.get("location"))
         if "file" not in self.errors and is_named is bool(cleaned.get("file")):
-            self.add_error("file", "Choose a file." if not is_named else "Choose a file or a location.")
+            self.add_error("file", "Choose a file or a location, not both." if is_named else "Choose a file.")
         elif is_named and not cleaned.get("path"):
             self.add_error("path", "Enter the path of the file.")
         return cleaned
@@ -232,7 +232,7 @@ class BatchAdmin(JobAdmin):
 
 
 def _scorable(request: HttpRequest) -> QuerySet[RegisteredModel, RegisteredModel]:
-    """Returns the models whose rows this user may have scored."""
+    """Returns the models with which this user may score files."""
     rows = RegisteredModel.objects.filter(
         pk__in=allowed_ids(request, "predict") & visible_ids(request),
         archived_at=None,

@@ -49,7 +49,7 @@ class ExportForm(WindowForm):
         if "since" in cleaned and "until" in cleaned:
             cleaned["window"] = window = ended(cleaned["since"], cleaned["until"])
             if window.since >= window.until:
-                message = f"The log is complete up to {window.until:%F %T} UTC; begin the window before."
+                message = f"The log is complete up to {window.until:%F %T} UTC; choose an earlier since."
                 raise forms.ValidationError(message)
         return cleaned
 

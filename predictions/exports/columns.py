@@ -2,8 +2,8 @@
 
 A name has one type in all files of a model, at any time: the first version with an input, by number, gives
 the column its type, and a version whose input has another type writes ``input_tenure__number`` in place of
-``input_tenure``. Versions are never deleted, so later exports decide alike. Names also differ without their
-case, because SQL engines compare them so.
+``input_tenure``. Versions are never deleted, so later exports decide alike. Names that differ only in case
+count as equal, because SQL engines compare names without it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WORDS: Final = {
     MOMENT: "datetime",
     RECOMMENDATIONS: "recommendations",
 }
-"""The word that ends the name of a column whose plain name has another type."""
+"""Type -> the word that ends a column's name, if the plain name has another type."""
 _NONE: Final = "[]"
 
 
@@ -217,8 +217,8 @@ class Unexportable(Conflict):
 
     def __init__(self, version: str, column: str, identifier: str, reason: object) -> None:
         super().__init__(
-            f"prediction {identifier} of {version} cannot be exported: its {column} cannot be read by "
-            f"the version's schema ({reason}); this service did not log it"
+            f"prediction {identifier} of {version} cannot be exported: its {column} cannot be read by the "
+            f"version's schema ({reason}); this service did not log the row: choose a window without it"
         )
 
 

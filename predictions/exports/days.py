@@ -1,8 +1,8 @@
-"""One day of a model's log as Parquet files in a staging folder, with a manifest.
+"""Writes one day of a model's log as Parquet files to a staging folder, with a manifest.
 
 A window is half open, by the times in the ids of the predictions. No window ends later than `latest_end`: a
 row gets its id when it is answered and is committed at most `counting.lag` later, so up to that end the log
-is complete. A row that comes even later (a clock that is behind, a server that paused within a COMMIT)
+is complete. A row that is committed even later, because a clock is behind or a server paused within a COMMIT,
 changes the day's `rows.state`, and the next export writes the day again; see `predictions.exports.folders`.
 """
 
@@ -68,9 +68,9 @@ def folder_name(day: Window) -> str:
 
 
 def days_of(model: RegisteredModel, window: Window, known: Iterable[dt.datetime] = ()) -> Iterator[Window]:
-    """Yields the parts of a window by day, in UTC, from the first logged or `known` day on.
+    """Yields the parts of a window by day, in UTC, from the first day that is logged or `known`.
 
-    A month that retention has removed is left out.
+    Months that retention has removed are left out.
     """
     first = counting.first_id(model.pk, lowest_at(window.since), lowest_at(window.until))
     begins = [day for day in known if window.since < day + DAY and day < window.until]
@@ -212,7 +212,7 @@ class _Part:
 
 
 def described(path: Path) -> dict[str, Any]:
-    """Returns size and digest of a file, and syncs it to the disk."""
+    """Syncs a file to the disk; returns its size and digest as the manifest has them."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
         return {

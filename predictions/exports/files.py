@@ -26,7 +26,7 @@ ROOT: Final = "exports"
 
 
 def folder_of(lease: Lease) -> str:
-    """Returns the folder of one attempt: one that lost its lease must not write the files of the next."""
+    """Returns the folder of one attempt, so that an attempt without its lease never writes the next one's."""
     return f"{lease.job_id}-{lease.owner.hex[:12]}"
 
 
@@ -46,7 +46,7 @@ def _name(folder: str, place: int) -> str:
 def require(export: LogExport) -> None:
     """Raises `Conflict` unless the files can be read."""
     if export.status != Job.Status.SUCCEEDED:
-        message = f"{export} is {export.status}; it has files when it has succeeded"
+        message = f"{export} is {export.status}; only an export that has succeeded has files"
         raise Conflict(message, code="export_not_finished")
     lost = bool(export.files) and not default_storage.exists(_name(export.folder, 0))
     if export.removed_at is not None or lost:  # a restored backup has no files of exports
@@ -110,7 +110,7 @@ class _Pipe:
 
 
 def zipped(export: LogExport) -> Iterator[bytes]:
-    """Yields all files as one zip; they are compressed already, so the zip only holds them."""
+    """Yields a zip of all files; it does not compress them, because Parquet is compressed."""
     pipe = _Pipe()
     moment = (export.finished_at or timezone.now()).timetuple()[:6]
     with zipfile.ZipFile(pipe, "w") as archive:
@@ -139,8 +139,8 @@ def clean_up(export_id: int) -> None:
 
 
 def remove_old() -> int:
-    """Removes the files of exports that are older than `EXPORT_KEEP_DAYS` or may hold an erased row; returns
-    the number of these exports. Also removes files that no export needs."""
+    """Removes the files of exports that are older than `EXPORT_KEEP_DAYS` or may hold an erased row, and
+    files that no export needs; returns the number of these exports."""
     removed = 0
     for export in LogExport.objects.filter(status=Job.Status.SUCCEEDED, removed_at=None).defer("files"):
         is_old = export.kept_until is not None and export.kept_until < timezone.now()

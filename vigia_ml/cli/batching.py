@@ -42,7 +42,7 @@ def batch(
     session: Session,
     model: ModelName,
     file: Annotated[
-        str, typer.Argument(help="csv, parquet or jsonl, also packed (.gz); - is standard input.")
+        str, typer.Argument(help="A .csv, .parquet or .jsonl file, also packed (.csv.gz); -: standard input.")
     ],
     out: Out = None,
     errors: Errors = None,
@@ -51,7 +51,8 @@ def batch(
     ] = None,
     version: VersionOption = None,
     on_invalid: Annotated[
-        OnInvalid, typer.Option(help="report: collect the faults of invalid rows; stop: end at the first.")
+        OnInvalid,
+        typer.Option(help="report: collect the faults of invalid rows; stop: end at the first one."),
     ] = OnInvalid.REPORT,
     location: Annotated[
         str | None, typer.Option(help="Folder that the service declares; FILE is then a path below it.")
@@ -59,7 +60,7 @@ def batch(
     wait: Annotated[bool, typer.Option(help="Wait for the end of the batch.")] = True,
     idempotency_key: Annotated[
         str | None,
-        typer.Option(help="Any text: the same command with it gets the same batch for a day."),
+        typer.Option(help="Any text: for a day, the same command with the same text gets the same batch."),
     ] = None,
 ) -> None:
     """Score a file of any size as a job of the service, and write the results.
@@ -67,7 +68,7 @@ def batch(
     Invalid rows do not stop the batch; the exit code is then 6.
     """
     if not wait and (out or errors):
-        raise typer.BadParameter("--out and --errors need the end of the batch: leave out --no-wait")
+        raise typer.BadParameter("--out and --errors wait for the end of the batch: leave out --no-wait")
     if out is not None and Path(out).suffix.lower() not in (".csv", ".parquet", ".pq"):
         raise typer.BadParameter("--out must end in .csv or .parquet")
     options: dict[str, Any] = {

@@ -47,14 +47,14 @@ _ENDINGS = {
 }  # fmt: skip
 _PIECE_ROWS = 10_000
 _LEVEL = 1
-"""Level of gzip: higher ones take several times as long for a tenth fewer bytes."""
+"""Level of gzip: higher levels take several times as long, for a tenth fewer bytes."""
 
 
 class BatchFields(Job, frozen=True, kw_only=True, dict=True):
     """A batch: rows of a file that one version scores and logs.
 
     rows : rows of the file, None until the service has counted them. scored, invalid : rows so far.
-    results_until : when the service deletes results and error file; the rows of the log stay.
+    results_until : time when the service removes results and error file; the rows of the log stay.
     """
 
     version: int
@@ -97,12 +97,12 @@ class Batch(BatchFields, frozen=True, kw_only=True):
 
         Parameters
         ----------
-        timeout : seconds; None: no limit. progress : shows the percentage.
+        timeout : in seconds; None: no limit. progress : whether to show the percentage.
 
         Raises
         ------
         RunFailed : the batch failed or was cancelled; `error.job` is its last state.
-        NotFinished : the time is over; the batch goes on.
+        NotFinished : the batch has not ended within `timeout`; it goes on.
         """
         return self._run(wait(self._client._core, self, timeout, progress))
 
@@ -116,7 +116,7 @@ class Batch(BatchFields, frozen=True, kw_only=True):
 
         Raises
         ------
-        Conflict : the batch has not ended. Archived : the results were deleted.
+        Conflict : the batch has not ended, or its results were removed.
         """
         return self._client._driver.run(results(self._client._core, self, to))
 
@@ -145,7 +145,7 @@ class AsyncBatch(BatchFields, frozen=True, kw_only=True):
         return await self._run(get_batch(self._client._core, type(self), self.model, self.id))
 
     async def wait(self, timeout: float | None = None, *, progress: Progress = False) -> AsyncBatch:
-        """Waits for the end; see `Batch.wait`."""
+        """Waits for the end of the batch; see `Batch.wait`."""
         return await self._run(wait(self._client._core, self, timeout, progress))
 
     async def cancel(self) -> AsyncBatch:
@@ -172,7 +172,7 @@ class AsyncBatch(BatchFields, frozen=True, kw_only=True):
 
 @contextmanager
 def _bound_failure(client: Any) -> Iterator[None]:
-    """Lets the batch of a failure be asked for its errors."""
+    """Gives the batch of a `RunFailed` its client, so that its errors can be downloaded."""
     try:
         yield
     except RunFailed as failure:
@@ -199,7 +199,7 @@ def request(
 ) -> Flow[B]:
     """Sends a file, rows, or the name of a file in a location; returns the queued batch."""
     if (rows is None) is not (location is not None and path is not None):
-        raise ValueError("pass rows, or location and path")
+        raise ValueError("pass rows, or location and path; not both")
     route = at("models", model, "batches")
     if rows is None:
         named = {"location": location, "path": path, "format": format}
@@ -239,9 +239,9 @@ def cancel(core: Core, batch: B) -> Flow[B]:
 def results(core: Core, batch: BatchFields, to: str | Path | None) -> Flow[Any]:
     address = f"{batch._route}results/"
     if to is not None:
-        chosen = _format_of(str(to), None)
-        if chosen == "jsonl":
-            raise ValueError("results are written as .csv or .parquet")
+        chosen = _format_by_name(str(to))
+        if chosen not in ("csv", "parquet"):
+            raise ValueError(f"results are written as .csv or .parquet, not to {Path(to).name}")
         return (yield from _saved(core, address, Path(to), {"format": chosen}))
     pandas = import_pandas()
     chosen = "parquet" if _has_pyarrow() else "csv"
@@ -359,10 +359,14 @@ def _headers(format: str, *, is_gzip: bool) -> dict[str, str]:
     return {"Content-Type": KINDS[format]} | ({"Content-Encoding": "gzip"} if is_gzip else {})
 
 
+def _format_by_name(name: str) -> str | None:
+    """Returns the format that the ending of a name before ``.gz`` tells; None for an unknown ending."""
+    return _ENDINGS.get(Path(name.lower().removesuffix(".gz")).suffix.removeprefix("."))
+
+
 def _format_of(name: str, given: Format | None) -> str:
-    """Returns the format of a file by its name, without a final ``.gz``."""
-    ending = Path(name.lower().removesuffix(".gz")).suffix.removeprefix(".")
-    chosen = given or _ENDINGS.get(ending)
+    """Returns the `given` format of a file, or the one that its name tells."""
+    chosen = given or _format_by_name(name)
     if chosen is None:
         raise ValueError(f"{name or 'the file'} has no known ending: pass format='csv', 'parquet' or 'jsonl'")
     if chosen not in KINDS:

@@ -1,4 +1,4 @@
-"""Exports of the log: a job of the service, whose Parquet files are then downloaded and verified."""
+"""Exports of the log: the service writes Parquet files as a job; the client downloads and verifies them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def export_log(
 ) -> Flow[LogExport]:
     """Exports a window of the log as Parquet files with outcomes, one folder a day, and downloads them.
 
-    The service writes the files as a job; `download_log_export` gets those of an export that has ended.
+    The service writes the files as a job; `download_log_export` downloads the files of an earlier export.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def _digest(path: Path) -> str:
 
 
 def _clear(job: LogExport, folder: Path) -> None:
-    """Makes the folders of the days; removes the marks of those that change, and files of earlier exports of
-    the same days, whose rows would stand twice in the dataset."""
+    """Makes the folders of the days. Removes the marks of days that change, and the files of earlier exports
+    of these days, whose rows would stand twice in the dataset."""
     expected = {folder / file.path: file for file in job.files}
     for day in {path.parent for path in expected}:
         day.mkdir(parents=True, exist_ok=True)
@@ -122,5 +122,7 @@ def _clear(job: LogExport, folder: Path) -> None:
 def _keep(partial_file: Path, target: Path, file: ExportedFile) -> None:
     if _digest(partial_file) != file.sha256:
         partial_file.unlink()
-        raise UnexpectedAnswer(f"{file.path} arrived changed: its digest differs from the export's")
+        raise UnexpectedAnswer(
+            f"{file.path} was changed on its way: its digest is not the export's; try again"
+        )
     partial_file.replace(target)

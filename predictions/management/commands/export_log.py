@@ -1,4 +1,4 @@
-"""Exports the log as Parquet: ``manage.py export_log [YYYY-MM …] --out DIR`` with further options."""
+"""Exports the log as Parquet: ``manage.py export_log [YYYY-MM …] --out DIR``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "months", nargs="*", metavar="YYYY-MM", help="months to export (default: --since)"
+            "months", nargs="*", metavar="YYYY-MM", help="months to export, instead of --since and --until"
         )
         parser.add_argument(
             "--since", type=moment_option, metavar="TIME", help="first time (default: beginning of the log)"
@@ -81,6 +81,6 @@ def _checked(window: Window) -> Window:
     if window.since >= window.until:
         raise CommandError(
             f"the window from {window.since:%F %T} to {window.until:%F %T} UTC is empty: since must be "
-            "before until, and in the past; an export ends some seconds ago, when the log was complete"
+            "before until, and before the time up to which the log is complete, some seconds ago"
         )
     return window

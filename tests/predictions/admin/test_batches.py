@@ -71,10 +71,10 @@ def user_of(client: Client) -> User:
     [
         ({}, "Choose a file."),
         ({"file": ("rows.xlsx", b"PK")}, "names no format"),
-        ({"file": ("rows.csv", b"PAR1")}, "the body is a Parquet file"),
+        ({"file": ("rows.csv", b"PAR1")}, "the file is a Parquet file"),
         ({"file": ("rows.csv.gz", b"a,b")}, "no complete gzip file"),
         ({"file": ("rows.csv", b"a,b"), "version": "7"}, "has no version 7"),
-        ({"file": ("rows.csv", b"a,b"), "location": "nightly"}, "Choose a file or a location."),
+        ({"file": ("rows.csv", b"a,b"), "location": "nightly"}, "Choose a file or a location, not both."),
         ({"location": "nightly"}, "Enter the path of the file."),
         ({"location": "nightly", "path": "../x.csv"}, "path must be relative"),
         ({"location": "nightly", "path": "none.csv"}, "no such file"),
