@@ -8,10 +8,9 @@ from typing import Any, Final
 from vigia_ml.schema.faults import first_of
 
 SHOWN_FAULTS: Final = 10
-"""Faults that the sentence of a protocol without details names."""
+"""Faults that the sentence names, because these protocols have no field for details."""
 SHOWN_VALUES: Final = 30
-"""Accepted values that it names for each of them."""
-
+"""Accepted values that the sentence names for each fault."""
 
 MLFLOW: Final = ("/models/", "/endpoints/", "/api/2.0/")
 """Beginnings of the addresses of MLflow's protocol."""

@@ -46,7 +46,7 @@ from web.error_shapes import shaped
 from web.limits import HEAD_BYTES, INLINE_BYTES, INLINE_CSV_BYTES
 from web.protocol import HeaderBlock
 from web.protocols import fast_routes
-from web.protocols.fast import FastProtocol, Lines
+from web.protocols.fast import FastProtocol, HeaderLines
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ class PendingReply:
     route: FastRoute
     since: float
     body: bytes | None = None
-    lines: Lines = ()
+    lines: HeaderLines = ()
     path: str = ""
     context: Any = None
 
@@ -247,7 +247,7 @@ def _refusal(
     return Reply(status, headers, body, request_id)
 
 
-def _replaced(lines: Lines, own: Lines) -> HeaderBlock:
+def _replaced(lines: HeaderLines, own: HeaderLines) -> HeaderBlock:
     """Returns the headers of a route with those of one answer, which replace a header of the same name."""
     names = {name for name, _ in own}
     return HeaderBlock.of([*(line for line in lines if line[0] not in names), *own])

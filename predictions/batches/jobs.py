@@ -1,4 +1,5 @@
 """The jobs of a batch: its own job prepares the file, scores chunks and ends the batch; shares help to score.
+
 The batch's own job needs no share, so a worker that runs one job at a time completes a batch. A chunk belongs
 to the claim of the job that scores it: if that job dies, another job takes the chunk.
 """

@@ -1,1 +1,1 @@
-"""Standard protocols of other model servers, on the one path of every answer."""
+"""Standard protocols of other model servers; their requests take the path of the native route."""

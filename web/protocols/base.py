@@ -1,4 +1,4 @@
-"""The frame of the views of a standard protocol.
+"""Base classes of the views of standard protocols.
 
 A protocol differs from the native route in the format of rows, of answers and of errors
 (`web.error_shapes`). Authentication, rights, limits, the fence, the log and the metrics are the same.

@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from vigia_ml.schema.row_decoder import Rows
     from web.fast_path import RequestHead
 
-Lines = tuple[tuple[bytes, bytes], ...]
+HeaderLines = tuple[tuple[bytes, bytes], ...]
 
 
 class FastProtocol(Protocol):
     """Reads rows and writes answers in the format of a protocol; it keeps no state of a request."""
 
     def admits(self, head: RequestHead) -> bool:
-        """Returns whether `read` may know a body under this head. The result is remembered for requests with
-        the same path, content type and Accept."""
+        """Returns whether `read` may recognise a body under this head. The caller keeps the result for
+        requests with the same path, content type and Accept."""
 
     def read(
         self, served: Served, version: RoutedVersion, body: bytes, head: RequestHead
     ) -> tuple[Rows, Any] | None:
-        """Returns the rows, all valid, and what `write` needs; None to decline: Django answers in detail."""
+        """Returns the rows, all valid, and the context for `write`; None: Django answers the request."""
 
-    def write(self, prepared: Prepared, context: Any) -> tuple[bytes, Lines]:
-        """Returns the body of the answer, and its own headers in their usual spelling; without a Content-Type
-        among them it is JSON."""
+    def write(self, prepared: Prepared, context: Any) -> tuple[bytes, HeaderLines]:
+        """Returns the body of the answer and its headers in their usual spelling; a body without a
+        Content-Type is JSON."""

@@ -7,13 +7,13 @@ from typing import Final
 
 from web import route_labels
 from web.protocols.fast import FastProtocol
-from web.protocols.mlflow import FastScoring
+from web.protocols.mlflow import FastMlflow
 from web.protocols.v2 import FastV2
 
 _MODEL: Final = r"(?P<model>[a-z][a-z0-9_]{0,49})"
 _NUMBER: Final = r"(?P<number>[1-9]\d{0,8})"
 _V2: Final = FastV2()
-_MLFLOW: Final = FastScoring()
+_MLFLOW: Final = FastMlflow()
 _ROUTES: Final[tuple[tuple[re.Pattern[str], str, FastProtocol], ...]] = (
     (re.compile(rf"/v2/models/{_MODEL}(?P<number>)/infer"), route_labels.V2_ACTIVE, _V2),
     (re.compile(rf"/v2/models/{_MODEL}/versions/{_NUMBER}/infer"), route_labels.V2_VERSION, _V2),

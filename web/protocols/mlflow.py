@@ -1,7 +1,7 @@
-"""MLflow's scoring protocol: the bodies of ``/invocations``, as rows of a version, and its answers.
+"""MLflow's scoring protocol: reads the bodies of ``/invocations`` as rows of a version, and shapes answers.
 
-`read_json` decides what a body means and reports its faults. `quick` only recognises valid bodies and gives
-the same rows; msgspec decodes them.
+`read_json` decides what a body means and reports its faults. `read_quickly` recognises only valid bodies and
+returns the same rows; msgspec decodes them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_decoder import Rows
 from vigia_ml.schema.row_keys import read_key
 from vigia_ml.schema.wrapping import check_names, column_rows, named_rows, split_rows
-from web.protocols.fast import Lines
+from web.protocols.fast import HeaderLines
 
 if TYPE_CHECKING:
     from training.serving.routing import RoutedVersion
@@ -42,7 +42,7 @@ JSON_TYPES: Final = frozenset(
 CSV_TYPES: Final = frozenset((b"text/csv", b"text/csv; charset=utf-8", b"text/csv;charset=utf-8"))
 
 
-class FastScoring:
+class FastMlflow:
     """MLflow's protocol on the fast path; see `web.protocols.fast.FastProtocol`."""
 
     def admits(self, head: RequestHead) -> bool:
@@ -53,13 +53,15 @@ class FastScoring:
     ) -> tuple[Rows, Any] | None:
         try:
             is_csv = head.content_type.lower() in CSV_TYPES
-            rows = reading.read_csv(served, io.BytesIO(body), Told()) if is_csv else quick(served, body)
+            rows = (
+                reading.read_csv(served, io.BytesIO(body), Told()) if is_csv else read_quickly(served, body)
+            )
         except (InvalidRows, TooManyRows):
             return None
         return None if rows is None else (rows, None)
 
-    def write(self, prepared: Prepared, context: Any) -> tuple[bytes, Lines]:
-        """Returns what `shape` makes of the native answer, without decoding it."""
+    def write(self, prepared: Prepared, context: Any) -> tuple[bytes, HeaderLines]:
+        """Returns the same body as `shape`, made from encoded values."""
         head = b'{"predictions":[%s],"model":"%s","version":%d,"ids":["%s"]' % (
             b",".join(prepared.values),
             prepared.served.model_name.encode(),
@@ -115,7 +117,7 @@ _table: Final = msgspec.json.Decoder(list[list[Any]]).decode
 _labels: Final = msgspec.json.Decoder(list[Any]).decode
 
 
-def quick(served: Served, body: bytes) -> Rows | None:
+def read_quickly(served: Served, body: bytes) -> Rows | None:
     """Returns the rows of a valid body; None when only `read_json` can decide."""
     try:
         given = _body(body)
@@ -189,7 +191,7 @@ def read_json(served: Served, body: bytes) -> Rows:
     InvalidRows : holds every fault of every row. TooManyRows : see settings.PREDICT_MAX_ROWS.
     Malformed : the body is not JSON, or its form is none of those that MLflow's server reads.
     """
-    known = quick(served, body)
+    known = read_quickly(served, body)
     if known is not None:
         return known
     data = decode_json(body)

@@ -1,4 +1,4 @@
-"""MLflow's scoring routes: ``/models/{model}/invocations`` and what MLflow's clients ask besides."""
+"""MLflow's routes: ``/models/{model}/invocations``; health, version and endpoints for MLflow's clients."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ BODY: Final = {
 
 
 class MlflowAnswerSerializer(serializers.Serializer[Any]):
-    """Answers in the order of the rows; the lists have one element per row."""
+    """The answers in the order of the rows; each list has one element per row."""
 
     predictions = serializers.ListField(
         child=serializers.JSONField(),
@@ -127,7 +127,7 @@ def version(request: HttpRequest) -> HttpResponse:
 
 @extend_schema(exclude=True)
 class ModelHealthView(ModelView):
-    """Answers 200 if the model's active version can answer; MLflow's scoring client asks it before rows."""
+    """Answers 200 if the model's active version can answer; MLflow's scoring client waits for this."""
 
     content_negotiation_class = OneFormat
     renderer_classes = [JSONRenderer]

@@ -1,7 +1,7 @@
 """Open Inference Protocol V2: requests as rows of a schema, answers as tensors.
 
-`Asked` is a parsed request. The fast path (`FastV2`) and the view (`web.protocols.v2_views`) read the same
-tensors with `columns_of`; only the view reports what is wrong with the values.
+The fast path (`FastV2`) and the view (`web.protocols.v2_views`) read tensors with the same `columns_of`; only
+the view reports faults of the values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vigia_ml.schema.faults import clip, counted
 from vigia_ml.schema.json_body import decode_json
 from vigia_ml.schema.row_keys import KEY_FIELD, read_key
 from web.protocols import v2_tensors as tensors
-from web.protocols.fast import Lines
+from web.protocols.fast import HeaderLines
 from web.protocols.v2_tensors import BinaryTail, InferRequest, InputTensor, fault
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ _decode: Final = msgspec.json.Decoder(InferRequest).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ParsedRequest:
     """A parsed request. tail : the body behind the JSON, or None without the header that gives its length."""
 
     request: InferRequest
@@ -74,7 +74,7 @@ class Columns:
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def parse(body: bytes, json_length: str | None) -> Asked:
+def parse(body: bytes, json_length: str | None) -> ParsedRequest:
     """Returns the request in a body.
 
     Parameters
@@ -101,7 +101,7 @@ def parse(body: bytes, json_length: str | None) -> Asked:
         request = msgspec.convert(plain, InferRequest)
     except msgspec.ValidationError as error:
         raise fault(None, f"the body is no inference request: {clip(str(error), 200)}") from None
-    return Asked(request, tail)
+    return ParsedRequest(request, tail)
 
 
 def _check_names(plain: dict[str, Any]) -> None:
@@ -115,8 +115,8 @@ def _check_names(plain: dict[str, Any]) -> None:
             raise fault(None, f"{name!r} is given twice in one JSON object")
 
 
-def parse_quickly(body: bytes, json_length: bytes) -> Asked | None:
-    """Returns the request in a body that is plainly valid; None: `parse` decides."""
+def parse_quickly(body: bytes, json_length: bytes) -> ParsedRequest | None:
+    """Returns the request in a body that is plainly valid; None if only `parse` can decide."""
     text, tail = body, None
     if json_length:
         if not json_length.isdigit() or len(json_length) > 9 or int(json_length) > len(body):
@@ -127,13 +127,13 @@ def parse_quickly(body: bytes, json_length: bytes) -> Asked | None:
         request = _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return Asked(request, tail) if _has_each_name_once(request, text) else None
+    return ParsedRequest(request, tail) if _has_each_name_once(request, text) else None
 
 
 def _has_each_name_once(request: InferRequest, text: bytes) -> bool:
-    """Returns whether no field stands twice: each has a colon, and so have some texts.
+    """Returns whether the text has no more colons than its fields and texts account for.
 
-    Unknown fields and nested parameters have colons too; then `parse` decides.
+    A repeated name adds a colon. Unknown fields and nested parameters add colons too; then `parse` decides.
     """
     fields = 1 + sum([
         value is not None
@@ -171,7 +171,7 @@ def _texts(request: InferRequest) -> Iterator[str]:
         yield output.name
 
 
-def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
+def columns_of(parsed: ParsedRequest, schema: DatasetSchema, most: int) -> Columns:
     """Returns the values of a request's tensors.
 
     A tensor holds one column, or all columns of a schema whose columns are numbers or booleans. NaN and an
@@ -181,10 +181,10 @@ def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
     ------
     InvalidRows : a tensor does not fit the schema, its shape or its datatype. TooManyRows : more than `most`.
     """
-    inputs = asked.request.inputs
+    inputs = parsed.request.inputs
     if not inputs:
         raise fault(None, '"inputs" is empty; send one tensor per column', allowed=schema.names)
-    tail = None if asked.tail is None else BinaryTail(asked.tail)
+    tail = None if parsed.tail is None else BinaryTail(parsed.tail)
     first = inputs[0]
     rows, first_width = tensors.read_shape(first)
     if rows > most:
@@ -221,7 +221,7 @@ def columns_of(asked: Asked, schema: DatasetSchema, most: int) -> Columns:
             f"{counted(tail.left, 'byte')} of the body belong to no tensor; is a binary_data_size missing?"
         )
         raise fault(None, message)
-    for name, value in (asked.request.parameters or {}).items():
+    for name, value in (parsed.request.parameters or {}).items():
         if schema.role(name) == "key":
             if rows > 1:
                 message = f"the parameter {clip(name)} is the key of one row; send {KEY_FIELD} as a tensor"
@@ -310,7 +310,7 @@ def rows_of(columns: Columns) -> list[dict[str, Any]]:
 
 
 def rows_quickly(columns: Columns, compiled: CompiledSchema) -> Rows | None:
-    """Returns the rows if all are plainly valid; None: `DatasetSchema.read` decides."""
+    """Returns the rows if all are plainly valid; None if only `DatasetSchema.read` can decide."""
     places = compiled.places
     absent = [None] * columns.rows
     ordered: list[Sequence[Any] | None] = [None] * len(places)
@@ -339,10 +339,10 @@ def rows_quickly(columns: Columns, compiled: CompiledSchema) -> Rows | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The answer that a request wants.
+class RequestedAnswer:
+    """The form of the answer, as the request names it.
 
-    outputs : name -> whether its data are binary; None: every output that there is, as `binary` says.
+    outputs : name -> whether its data are binary; None: all outputs, and `binary` says it for each.
     """
 
     id: str | None
@@ -350,13 +350,13 @@ class Wanted:
     binary: bool
 
 
-def wanted(request: InferRequest) -> Wanted:
-    """Returns the outputs that a request names. Raises `InvalidRows` for what is not supported."""
+def requested_answer(request: InferRequest) -> RequestedAnswer:
+    """Returns the form of the answer. Raises `InvalidRows` for parameters that are not supported."""
     every = (request.parameters or {}).get("binary_data_output", False)
     if type(every) is not bool:
         raise fault(None, "the parameter binary_data_output must be true or false")
     if not request.outputs:
-        return Wanted(request.id, None, every)
+        return RequestedAnswer(request.id, None, every)
     outputs: dict[str, bool] = {}
     for output in request.outputs:
         parameters = output.parameters or {}
@@ -370,7 +370,7 @@ def wanted(request: InferRequest) -> Wanted:
                 message = f"the parameter {name} is not supported; request {PROBABILITIES} and leave it out"
                 raise fault(output.name, message)
         outputs[output.name] = is_binary
-    return Wanted(request.id, outputs, every)
+    return RequestedAnswer(request.id, outputs, every)
 
 
 def outputs_of(served: Served, *, every_class: bool) -> tuple[str, ...]:
@@ -399,9 +399,9 @@ def described_outputs(served: Served, *, every_class: bool) -> list[dict[str, An
     return [{"name": name} | described[name] for name in outputs_of(served, every_class=every_class)]
 
 
-def check_outputs(wants: Wanted, available: Sequence[str]) -> None:
+def check_outputs(requested: RequestedAnswer, available: Sequence[str]) -> None:
     """Raises `InvalidRows` for an output that the version does not have."""
-    for name in wants.outputs or ():
+    for name in requested.outputs or ():
         if name not in available:
             message = f"{clip(name)} is not an output of this model"
             raise InvalidRows.single(clip(name), "unknown_field", message, allowed=tuple(available))
@@ -472,12 +472,12 @@ class Answers:
             yield PROBABILITIES, "FP64", b"[%d,%d]" % (rows, len(each[0])), classes, elements
 
 
-def write(answers: Answers, wants: Wanted) -> tuple[bytes, Lines]:
+def write(answers: Answers, requested: RequestedAnswer) -> tuple[bytes, HeaderLines]:
     """Returns the body of the response and its headers; see `FastProtocol.write`."""
     written: dict[str, bytes] = {}
     tail: dict[str, bytes] = {}
     for name, datatype, shape, classes, elements in answers.tensors():
-        is_binary = wants.binary if wants.outputs is None else wants.outputs.get(name)
+        is_binary = requested.binary if requested.outputs is None else requested.outputs.get(name)
         if is_binary is None:
             continue
         parameters = [classes] if classes else []
@@ -488,8 +488,8 @@ def write(answers: Answers, wants: Wanted) -> tuple[bytes, Lines]:
         data = b"" if is_binary else b',"data":[%s]' % elements
         form = b'{"name":"%s","datatype":"%s","shape":%s%s%s}'
         written[name] = form % (name.encode(), datatype.encode(), shape, own, data)
-    order = list(wants.outputs or written)
-    identifier = b"" if wants.id is None else b'"id":%s,' % encode(wants.id)
+    order = list(requested.outputs or written)
+    identifier = b"" if requested.id is None else b'"id":%s,' % encode(requested.id)
     text = b'{"model_name":"%s","model_version":"%d",%s"parameters":{%s},"outputs":[%s]}' % (
         answers.model.encode(), answers.version, identifier, answers.parameters(),
         b",".join([written[name] for name in order if name in written]),
@@ -512,18 +512,18 @@ class FastV2:
 
     def read(
         self, served: Served, version: RoutedVersion, body: bytes, head: RequestHead
-    ) -> tuple[Rows, Wanted] | None:
-        asked = parse_quickly(body, head.json_length)
-        if asked is None:
+    ) -> tuple[Rows, RequestedAnswer] | None:
+        parsed = parse_quickly(body, head.json_length)
+        if parsed is None:
             return None
         try:
-            wants = wanted(asked.request)
-            check_outputs(wants, outputs_of(served, every_class=version.every_class))
-            columns = columns_of(asked, served.schema, settings.PREDICT_MAX_ROWS)
+            requested = requested_answer(parsed.request)
+            check_outputs(requested, outputs_of(served, every_class=version.every_class))
+            columns = columns_of(parsed, served.schema, settings.PREDICT_MAX_ROWS)
         except (InvalidRows, TooManyRows):
             return None
         rows = rows_quickly(columns, served.compiled)
-        return None if rows is None else (rows, wants)
+        return None if rows is None else (rows, requested)
 
-    def write(self, prepared: Prepared, context: Wanted) -> tuple[bytes, Lines]:
+    def write(self, prepared: Prepared, context: RequestedAnswer) -> tuple[bytes, HeaderLines]:
         return write(Answers.of(prepared), context)

@@ -1,6 +1,6 @@
 """Tensors of the Open Inference Protocol V2: datatypes, JSON data, the binary extension. No Django here.
 
-A size that a client names is compared with the bytes that came before anything is allocated for it.
+A size that a client names is compared with the received bytes before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class InputTensor(Struct, gc=False):
 
 
 class RequestedOutput(Struct, gc=False):
-    """One output that the client wants, and how."""
+    """One output that the client requests, and its parameters."""
 
     name: str
     parameters: dict[str, Any] | None = None
 
 
 class InferRequest(Struct, gc=False):
-    """The JSON of a request. Other fields are ignored."""
+    """The JSON of a request. Unknown fields are ignored."""
 
     inputs: list[InputTensor]
     id: str | None = None
@@ -72,7 +72,7 @@ class InferRequest(Struct, gc=False):
 
 
 def datatype_of(column: Column) -> str:
-    """Returns the datatype in which the metadata describe a column."""
+    """Returns the datatype that the metadata name for a column."""
     return _OF_COLUMNS.get(column.type, "BYTES")
 
 
@@ -153,7 +153,7 @@ def _flattened(tensor: InputTensor) -> list[Any]:
 
 
 class BinaryTail:
-    """The binary data behind the JSON of a request; `take` cuts off one tensor's."""
+    """The binary data behind the JSON of a request; `take` reads the data of the next tensor."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0

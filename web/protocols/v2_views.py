@@ -145,7 +145,7 @@ class V2ModelView(ModelView):
 
 
 class ReadyView(V2ModelView):
-    """Answers 200 if the version can predict."""
+    """Answers 200 if the version can predict; else an error says why."""
 
     @extend_schema(operation_id="v2_model_ready", responses=ReadySerializer)
     def get(self, request: Request, model: str, number: int | None = None) -> Response:
@@ -176,8 +176,8 @@ class MetadataView(V2ModelView):
 class InferView(ProtocolView):
     """Predicts the rows of the request's tensors. The answer is JSON, or JSON with binary data behind it."""
 
-    asked: v2.Asked
-    wants: v2.Wanted
+    parsed: v2.ParsedRequest
+    requested: v2.RequestedAnswer
 
     @extend_schema(
         operation_id="v2_infer",
@@ -190,17 +190,17 @@ class InferView(ProtocolView):
         examples=[EXAMPLE],
     )
     def post(self, request: Request, model: str, number: int | None = None) -> HttpResponse:  # type: ignore[override]
-        self.asked = v2.parse(cast("JsonBody", request.data).raw, request.headers.get(v2.HEADER))
-        self.wants = v2.wanted(self.asked.request)
+        self.parsed = v2.parse(cast("JsonBody", request.data).raw, request.headers.get(v2.HEADER))
+        self.requested = v2.requested_answer(self.parsed.request)
         answer = self.predict(request, self.model, request.data, number)
-        body, lines = v2.write(v2.Answers.of_body(answer.body), self.wants)
+        body, lines = v2.write(v2.Answers.of_body(answer.body), self.requested)
         headers = {"Content-Type": "application/json"}
         headers |= {name.decode(): value.decode() for name, value in lines}
         headers |= {REPLAYED: "true"} if answer.replayed else {}
         return HttpResponse(body, headers=headers)
 
     def read_rows(self, request: Request, ready: Served, data: Any) -> Rows:
-        v2.check_outputs(self.wants, v2.outputs_of(ready, every_class=self.routed.every_class))
-        columns = v2.columns_of(self.asked, ready.schema, settings.PREDICT_MAX_ROWS)
+        v2.check_outputs(self.requested, v2.outputs_of(ready, every_class=self.routed.every_class))
+        columns = v2.columns_of(self.parsed, ready.schema, settings.PREDICT_MAX_ROWS)
         v2.check_columns(columns, ready.schema)
         return reading.read_rows(ready, v2.rows_of(columns))

@@ -652,7 +652,7 @@ def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
         for _ in range(3):  # the reader of objects learns another spelling at its second use
             mlflow.read_json(served, json.dumps(body).encode())
         slow = form in ("inputs by column", "with unknown fields")
-        assert (mlflow.quick(served, json.dumps(body).encode()) is None) == slow, form
+        assert (mlflow.read_quickly(served, json.dumps(body).encode()) is None) == slow, form
     accepted = 0
 
     @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
@@ -660,7 +660,7 @@ def test_the_quick_reader_accepts_no_more_than_the_full_one_and_neither_fails(
     @example(b'{"params": {"a": 1, "a": 2}, "inputs": [{}]}')
     def agree(body: bytes) -> None:
         nonlocal accepted
-        known = mlflow.quick(served, body)
+        known = mlflow.read_quickly(served, body)
         with_fresh = dataclasses.replace(served, compiled=CompiledSchema(served.schema))
         try:
             read = mlflow.read_json(with_fresh, body)
