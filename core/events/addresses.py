@@ -50,8 +50,8 @@ class HostUnknown(AddressRefused):
     """No name server that this process can ask knows the host."""
 
 
-def finished(work: Coroutine[Any, Any, Result]) -> Result:
-    """Returns the result of a coroutine; in a thread of its own, because a loop may run in the caller's."""
+def run_in_thread(work: Coroutine[Any, Any, Result]) -> Result:
+    """Runs a coroutine in a thread of its own, because a loop may run in the caller's; returns its result."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
 
@@ -66,7 +66,7 @@ def check(address: str) -> None:
     AddressRefused : the address is malformed or internal.
     """
     with suppress(HostUnknown):
-        finished(_checked(parsed(address)))
+        run_in_thread(_checked(parsed(address)))
 
 
 async def _checked(url: httpx.URL) -> None:

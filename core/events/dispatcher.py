@@ -38,7 +38,7 @@ RENEWALS: Final = 4
 
 
 @dataclass
-class _Sending:
+class _RunningAttempt:
     attempt: Attempt
     started: float = field(default_factory=time.monotonic)
     hung: bool = False
@@ -56,9 +56,9 @@ class Dispatcher:
         self._owner = uuid.uuid4()
         self._turned = turned
         self._ending, self._wake = False, threading.Event()
-        self._sending: dict[int, _Sending] = {}
-        self._ended: queue.SimpleQueue[tuple[_Sending, Outcome]] = queue.SimpleQueue()
-        self._unrecorded: list[tuple[_Sending, Outcome]] = []
+        self._sending: dict[int, _RunningAttempt] = {}
+        self._ended: queue.SimpleQueue[tuple[_RunningAttempt, Outcome]] = queue.SimpleQueue()
+        self._unrecorded: list[tuple[_RunningAttempt, Outcome]] = []
         self._renewed = time.monotonic()
 
     def stop(self) -> None:
@@ -96,33 +96,33 @@ class Dispatcher:
             placed = placing.place()
             attempts = sending.claim(self._owner, self._sending, MOST_SENDING - len(self._sending))
         for attempt in attempts:
-            begun = self._sending[attempt.subscription.pk] = _Sending(attempt)
+            running = self._sending[attempt.subscription.pk] = _RunningAttempt(attempt)
             name = f"send-{attempt.subscription.pk}"
-            threading.Thread(target=self._send, args=(begun,), name=name, daemon=True).start()
+            threading.Thread(target=self._send, args=(running,), name=name, daemon=True).start()
         return placed + len(attempts)
 
-    def _send(self, begun: _Sending) -> None:
+    def _send(self, running: _RunningAttempt) -> None:
         outcome = Outcome(0, 1, Undelivered("the thread of the attempt ended"))
         try:
-            outcome = sending.send(begun.attempt)
+            outcome = sending.send(running.attempt)
         finally:
             connection.close()  # of a channel that used one
-            self._ended.put((begun, outcome))
+            self._ended.put((running, outcome))
             self._wake.set()
 
     def _record(self) -> None:
         while not self._ended.empty():
             self._unrecorded.append(self._ended.get())
-        for begun in self._sending.values():
-            if not begun.hung and time.monotonic() - begun.started > HUNG_SECONDS:
-                begun.hung = True
+        for running in self._sending.values():
+            if not running.hung and time.monotonic() - running.started > HUNG_SECONDS:
+                running.hung = True
                 hung = Undelivered("the channel did not end in time")
-                self._unrecorded.append((begun, Outcome(0, 1, hung)))
+                self._unrecorded.append((running, Outcome(0, 1, hung)))
         while self._unrecorded:
-            begun, outcome = self._unrecorded[0]
-            attempt, subscription = begun.attempt, begun.attempt.subscription
+            running, outcome = self._unrecorded[0]
+            attempt, subscription = running.attempt, running.attempt.subscription
             # Else the attempt was given up as hung, and its result comes too late.
-            if self._sending.get(subscription.pk) is begun:
+            if self._sending.get(subscription.pk) is running:
                 if not sending.record(self._owner, attempt, outcome):
                     log.warning("the lease of subscription %s was lost: it gets messages again", subscription)
                 elif outcome.failure is not None:

@@ -67,7 +67,7 @@ def post(address: str, body: bytes, headers: Mapping[str, str]) -> Answer:
     import httpx
 
     try:
-        return addresses.finished(_post(address, body, headers))
+        return addresses.run_in_thread(_post(address, body, headers))
     except addresses.AddressRefused as error:
         raise Undelivered(error.message) from None
     except (TimeoutError, httpx.TimeoutException):

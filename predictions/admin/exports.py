@@ -16,7 +16,7 @@ from core.errors import QuotaExceeded
 from predictions.admin.changelist import PERIOD
 from predictions.admin.replays import WindowForm
 from predictions.exports import requests
-from predictions.exports.window import DAY, ended
+from predictions.exports.window import DAY, complete_window
 from predictions.log.time_browser import Period
 from predictions.models import LogExport
 from predictions.rollups.hours import floor
@@ -47,7 +47,7 @@ class ExportForm(WindowForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         if "since" in cleaned and "until" in cleaned:
-            cleaned["window"] = window = ended(cleaned["since"], cleaned["until"])
+            cleaned["window"] = window = complete_window(cleaned["since"], cleaned["until"])
             if window.since >= window.until:
                 message = f"The log is complete up to {window.until:%F %T} UTC; choose an earlier since."
                 raise forms.ValidationError(message)

@@ -24,7 +24,7 @@ from django.db.models.functions import Now
 from core.background import run_periodically
 from core.metrics import multiprocess_dir
 from predictions.batches import chunks, files, preparation, writing
-from predictions.batches.scoring import Lost, Scorer, Stopped
+from predictions.batches.scoring import BatchStopped, ChunkLost, Scorer
 from predictions.models import Batch, BatchShare
 from training import queueing
 from training.jobs import leases
@@ -56,7 +56,7 @@ def score(lease: Lease) -> None:
             done = _score_chunks(scorer, progress)
             if done.stop_reason:
                 chunks.count(batch.pk)
-                raise Stopped(done.stop_reason)
+                raise BatchStopped(done.stop_reason)
             if not done.open and done.runs:
                 break
             progress.report(done)  # others score the rest
@@ -178,7 +178,7 @@ def _score_chunks(scorer: Scorer, progress: _Progress) -> chunks.State:
             break
         try:
             scorer.score(chunk)
-        except Lost:
+        except ChunkLost:
             continue
         except (VigiaError, InvalidRows) as error:
             log.warning("batch %s cannot go on: %s", batch.pk, error)

@@ -24,7 +24,7 @@ LINES_AT_ONCE: Final = 250
 
 
 @dataclass(slots=True)
-class Read:
+class ChunkRows:
     """The rows of a chunk. places : positions of the valid rows in the chunk, ascending. count : all rows.
 
     faults : (position in the chunk, fault) of the others, in the order of the file.
@@ -39,7 +39,7 @@ class Read:
 class RowReader(Protocol):
     """Reads chunks of one file."""
 
-    def read(self, data: bytes, chunk: BatchChunk) -> Read:
+    def read(self, data: bytes, chunk: BatchChunk) -> ChunkRows:
         """Returns the rows of a chunk's bytes.
 
         Raises
@@ -65,7 +65,7 @@ class CsvRows:
         self.compiled = compiled
         self.reader = CsvReader(stream, compiled.schema, with_target=False, told=told)  # type: ignore[arg-type]
 
-    def read(self, data: bytes, chunk: BatchChunk) -> Read:
+    def read(self, data: bytes, chunk: BatchChunk) -> ChunkRows:
         faults: list[tuple[int, Fault]] = []
         columns: dict[str, list[object]] = {name: [] for name in self.compiled.schema.names}
         keys: list[str | None] = []
@@ -78,7 +78,7 @@ class CsvRows:
             count += batch.seen_rows
         bad = {place for place, _ in faults}
         places = range(count) if not bad else [place for place in range(count) if place not in bad]
-        return Read(self.compiled.from_columns(columns, keys), places, count, faults)  # type: ignore[arg-type]
+        return ChunkRows(self.compiled.from_columns(columns, keys), places, count, faults)  # type: ignore[arg-type]
 
 
 class JsonRows:
@@ -94,9 +94,9 @@ class JsonRows:
         self.compiled, self.arrays = compiled, arrays
         self._names = [*compiled.schema.names, KEY_FIELD]
 
-    def read(self, data: bytes, chunk: BatchChunk) -> Read:
+    def read(self, data: bytes, chunk: BatchChunk) -> ChunkRows:
         lines = lines_of(data)
-        read = Read(Rows(self.compiled, [], []), [], len(lines))
+        read = ChunkRows(Rows(self.compiled, [], []), [], len(lines))
         places: list[int] = []
         for start in range(0, len(lines), LINES_AT_ONCE):
             part = lines[start : start + LINES_AT_ONCE]

@@ -45,11 +45,11 @@ PATIENCE_SECONDS: Final = 120.0
 """Seconds for which the log may be unavailable; then the chunk is released."""
 
 
-class Stopped(VigiaError):
+class BatchStopped(VigiaError):
     """The batch cannot go on; the message says why."""
 
 
-class Lost(Exception):
+class ChunkLost(Exception):
     """Another worker holds the chunk, or the batch has ended: write nothing."""
 
 
@@ -81,7 +81,7 @@ class Scorer:
 
     @property
     def served(self) -> Served:
-        """The version, loaded. Raises `Stopped` if it may not answer any more."""
+        """The version, loaded. Raises `BatchStopped` if it may not answer any more."""
         if self._served is None:
             self._current(-1)
         assert self._served is not None
@@ -92,14 +92,14 @@ class Scorer:
 
         Raises
         ------
-        Lost : nothing was written. Stopped : the batch cannot go on, and nothing was written.
+        ChunkLost : nothing was written. BatchStopped : the batch cannot go on, and nothing was written.
         LogUnavailable : the log was unavailable for longer than `PATIENCE_SECONDS`.
         """
         read = self._read(chunk)
         if read.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
             raise self._stopped_by(chunk, read.faults)
         until, generation = time.monotonic() + PATIENCE_SECONDS, self._generation
-        answers: _Answers | None = None
+        answers: _ChunkAnswers | None = None
         for attempt in itertools.count():
             with self._changes_held_off(attempt >= CHANGES_SURVIVED):
                 generation = self._current(generation)
@@ -127,7 +127,7 @@ class Scorer:
 
     # -- reading and answering ---------------------------------------------------------------------
 
-    def _read(self, chunk: BatchChunk) -> reading.Read:
+    def _read(self, chunk: BatchChunk) -> reading.ChunkRows:
         if self._reader is None:
             self._stream = self._stack.enter_context(preparation.rows_of(self.batch))
             self._reader = reading.reader_of(self.batch, self._stream, self.served.compiled)
@@ -138,7 +138,7 @@ class Scorer:
             files.check_unchanged(self.batch, stream)
         read = self._reader.read(data, chunk)
         if read.count != chunk.rows:
-            raise Stopped(
+            raise BatchStopped(
                 f"from row {chunk.first_row:,} on, {read.count:,} rows were read, and {chunk.rows:,} were "
                 "counted before: the file was changed in the store; request the batch again"
             )
@@ -149,7 +149,7 @@ class Scorer:
 
         Raises
         ------
-        Stopped
+        BatchStopped
         """
         # The first call reads the generation, whatever this process knows already.
         snapshot = routing.refresh(routing.current().generation if self._served is None else stale)
@@ -158,7 +158,7 @@ class Scorer:
             try:
                 self._served = engine_cache.served(self.model, self.batch.version.number)
             except Archived as error:
-                raise Stopped(f"the batch was stopped: {error}") from error
+                raise BatchStopped(f"the batch was stopped: {error}") from error
             if self.batch.prepared is None:
                 route = snapshot.find_version(self.model.name, self._served.number, None)
                 self.every_class = route is None or route.every_class
@@ -173,14 +173,14 @@ class Scorer:
             return
         user.refresh_from_db()
         if token and not AuthToken.objects.filter(user=user, token_key=token).exists():
-            raise Stopped("the batch was stopped: the key that requested it was revoked")
+            raise BatchStopped("the batch was stopped: the key that requested it was revoked")
         if not permissions.may(user, "predict", self.model):
-            raise Stopped(
+            raise BatchStopped(
                 f"the batch was stopped: {user.get_username()} has no right to predict with "
                 f"{self.model.name} any more"
             )
 
-    def _answers(self, read: reading.Read, generation: int) -> _Answers:
+    def _answers(self, read: reading.ChunkRows, generation: int) -> _ChunkAnswers:
         """Returns the answers to the valid rows; rows without a finite answer get a fault."""
         caller = Caller(self.batch.requested_by_id, f"batch-{self.batch.pk}")
         rows, places = read.rows, list(read.places)
@@ -191,7 +191,7 @@ class Scorer:
                 prepared = pipeline.prepared(
                     self.served, rows, caller, generation, every_class=self.every_class
                 )
-                return _Answers(prepared, places, faults, at)
+                return _ChunkAnswers(prepared, places, faults, at)
             except NotFinite as error:
                 bad = dict.fromkeys(error.positions, _NOT_FINITE)
             except PredictionFailed as error:
@@ -199,7 +199,7 @@ class Scorer:
             faults += [(places[at], fault) for at, fault in bad.items()]
             good = [at for at in range(len(places)) if at not in bad]
             rows, places = _some(rows, good), [places[at] for at in good]
-        return _Answers(None, [], faults, time.monotonic())
+        return _ChunkAnswers(None, [], faults, time.monotonic())
 
     def _failing(self, rows: Rows, error: PredictionFailed) -> dict[int, Fault]:
         """Returns the rows for which the model raises, found by halves."""
@@ -222,7 +222,7 @@ class Scorer:
                     pass  # the next call for all rows names them
         return found
 
-    def _stopped_by(self, chunk: BatchChunk, faults: Sequence[tuple[int, Fault]]) -> Stopped:
+    def _stopped_by(self, chunk: BatchChunk, faults: Sequence[tuple[int, Fault]]) -> BatchStopped:
         """Returns the error that ends the batch at its first invalid row; keeps the faults of the chunk."""
         place, fault = min(faults, key=lambda each: each[0])
         data = writing.errors_csv(chunk, sorted(faults, key=lambda each: each[0]))
@@ -233,21 +233,21 @@ class Scorer:
             errors=name, error_bytes=size, invalid=invalid
         )
         field = f"column {fault.field}: " if fault.field else ""
-        return Stopped(
+        return BatchStopped(
             f"row {chunk.first_row + place:,} is invalid: {field}{fault.message}; the batch was to stop at "
             "the first invalid row"
         )
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def _write_files(self, chunk: BatchChunk, read: reading.Read, answers: _Answers) -> ChunkEnd:
+    def _write_files(self, chunk: BatchChunk, read: reading.ChunkRows, answers: _ChunkAnswers) -> ChunkEnd:
         faults = sorted([*read.faults, *answers.faults], key=lambda each: each[0])
         stem = f"{chunk.number:07d}-{self.owner.hex[:12]}"
         result = errors = ""
         result_bytes = error_bytes = 0
         if answers.prepared is not None:
             result = f"{stem}.csv"
-            table = writing.Answers.of(answers.prepared, chunk.first_row, answers.places)
+            table = writing.AnswerColumns.of(answers.prepared, chunk.first_row, answers.places)
             result_bytes = files.write(self.batch, result, table.as_csv())
             files.write(self.batch, writing.parquet_name(result), table.as_parquet())
         if faults:
@@ -259,7 +259,7 @@ class Scorer:
         )
 
     def _commit(
-        self, chunk: BatchChunk, answers: _Answers, generation: int, end: ChunkEnd, until: float
+        self, chunk: BatchChunk, answers: _ChunkAnswers, generation: int, end: ChunkEnd, until: float
     ) -> bool:
         """Logs the rows and ends the chunk in one transaction; returns False if the answers are stale."""
         rows = None if answers.prepared is None else answers.prepared.entry(generation).rows
@@ -280,7 +280,7 @@ class Scorer:
                 if refused.sqlstate in (log_connection.CHUNK_LOST, log_connection.BATCH_ENDED):
                     if self._is_done(chunk, end):  # a write of unknown result was committed
                         return True
-                    raise Lost from None
+                    raise ChunkLost from None
                 if refused.is_about_the_rows:
                     raise NotStorable from refused
                 failure: Exception = refused
@@ -316,7 +316,7 @@ class Scorer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
+class _ChunkAnswers:
     """prepared : answers to the rows at `places` in the chunk. faults : (place, fault) of other rows.
     at : monotonic seconds; the ids are not older."""
 
@@ -325,7 +325,7 @@ class _Answers:
     faults: list[tuple[int, Fault]]
     at: float
 
-    def renewed(self, generation: int) -> _Answers:
+    def renewed(self, generation: int) -> _ChunkAnswers:
         """Returns the same answers of the same version with new ids."""
         if self.prepared is None:
             return self

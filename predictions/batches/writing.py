@@ -28,8 +28,8 @@ def parquet_name(result: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers by column, in the order of the file.
+class AnswerColumns:
+    """The answers of a chunk by column, in the order of the file.
 
     rows : numbers of the rows, from 0. probabilities : None for a regression. by_class : class -> its
     probabilities; empty for a regression, and if the model's switch is off. warnings : JSON, "" for none.
@@ -44,7 +44,7 @@ class Answers:
     warnings: Sequence[str]
 
     @classmethod
-    def of(cls, prepared: Prepared, first_row: int, places: Sequence[int]) -> Answers:
+    def of(cls, prepared: Prepared, first_row: int, places: Sequence[int]) -> AnswerColumns:
         """Returns the answers to the rows at `places` behind `first_row`."""
         by_class: dict[str, Sequence[float]] = {}
         if prepared.by_class is not None:

@@ -61,8 +61,8 @@ def _removed(export: LogExport) -> Conflict:
     return Conflict(message, code="export_removed")
 
 
-def opened(export: LogExport, path: str) -> tuple[dict[str, Any], IO[bytes]]:
-    """Returns a file's entry and its open stream.
+def open_entry(export: LogExport, path: str) -> tuple[dict[str, Any], IO[bytes]]:
+    """Opens a file of an export; returns its entry of `LogExport.files` and its stream.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from core.errors import QuotaExceeded
-from predictions.exports.window import Window, ended
+from predictions.exports.window import Window, complete_window
 from predictions.models import Lock, LogExport
 from predictions.outcomes.parsing import times_in
 from training.models import Job, RegisteredModel
@@ -19,7 +19,7 @@ MOST_UNFINISHED: Final = 3
 RETRY_SECONDS: Final = 60
 
 
-def window(parameters: Any) -> Window:
+def requested_window(parameters: Any) -> Window:
     """Returns the window of a request; `until` is cut at the time up to which the log is complete.
 
     Raises
@@ -31,16 +31,16 @@ def window(parameters: Any) -> Window:
     times, faults = times_in(parameters, "an export")
     if not faults and "since" not in times:
         faults.append(Fault("since", "missing_field", "since is missing"))
-    found = ended(times.get("since"), times.get("until"))
-    if not faults and found.since >= found.until:
-        message = f"since must be before until, and before {found.until.isoformat()}"
+    window = complete_window(times.get("since"), times.get("until"))
+    if not faults and window.since >= window.until:
+        message = f"since must be before until, and before {window.until.isoformat()}"
         faults.append(Fault("since", "out_of_bounds", message))
     if faults:
         raise InvalidRows(faults, message="the request is invalid")
-    return found
+    return window
 
 
-def request(model: RegisteredModel, found: Window, *, by: User | None) -> LogExport:
+def request(model: RegisteredModel, window: Window, *, by: User | None) -> LogExport:
     """Creates a queued export. The caller enqueues it after the commit.
 
     Raises
@@ -52,7 +52,7 @@ def request(model: RegisteredModel, found: Window, *, by: User | None) -> LogExp
             Lock.EXPORTS.take(by.pk)
             _check_unfinished(by)
         return LogExport.objects.create(
-            registered_model=model, since=found.since, until=found.until, requested_by=by, stage="queued"
+            registered_model=model, since=window.since, until=window.until, requested_by=by, stage="queued"
         )
 
 

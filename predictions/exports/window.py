@@ -34,7 +34,7 @@ def latest_end() -> dt.datetime:
     return floor(counting.database_now() - counting.lag(), MILLISECOND)
 
 
-def ended(since: dt.datetime | None, until: dt.datetime | None) -> Window:
+def complete_window(since: dt.datetime | None, until: dt.datetime | None) -> Window:
     """Returns the window, cut at `latest_end`, which is also the default of `until`."""
     end = latest_end()
     return Window(since or EPOCH, end if until is None else min(until, end))

@@ -52,7 +52,9 @@ class LogExportsView(ModelView):
         parameters=[PREFER_PARAMETER],
     )
     def post(self, request: Request, model: str) -> Response:
-        export = requests.request(self.model, requests.window(request.data), by=requesting_user(request))
+        export = requests.request(
+            self.model, requests.requested_window(request.data), by=requesting_user(request)
+        )
         queueing.enqueue(export)
         location = reverse("log-export", args=[self.model.name, export.pk], request=request)
         return JobResponse(request, export, partial(_shown, request), location=location)
@@ -104,7 +106,7 @@ class LogExportFileView(_FileView):
 
     @extend_schema(responses={(200, PARQUET): OpenApiTypes.BINARY}, operation_id="get_log_export_file")
     def get(self, request: Request, model: str, export: int, path: str) -> StreamingHttpResponse:
-        entry, stream = files.opened(self.export(export), path)
+        entry, stream = files.open_entry(self.export(export), path)
         kind = PARQUET if path.endswith(".parquet") else "application/octet-stream"
         response = _attachment(files.chunks(stream), kind, path.rpartition("/")[2])
         response["Content-Length"], response["ETag"] = str(entry["bytes"]), f'"{entry["sha256"]}"'

@@ -134,7 +134,7 @@ class NewestFirst(PositionChangeList):
         return rows.filter(id__lt=int(position))
 
 
-class EventsAdmin(PositionAdmin):
+class VisibleRowsAdmin(PositionAdmin):
     """Base: read-only lists of the rows that the user's rights to read logs admit."""
 
     changelist = NewestFirst
@@ -154,7 +154,7 @@ class EventsAdmin(PositionAdmin):
 
 
 @admin.register(Event)
-class EventAdmin(EventsAdmin):
+class EventAdmin(VisibleRowsAdmin):
     nothing_yet: ClassVar = "Activations, runs, batches, drift reviews and keys write events."
     list_display: ClassVar = [
         column("when", "time (UTC)", lambda row: row.at, "at"),
@@ -220,7 +220,7 @@ def _number(event: Event, name: str) -> int:
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(EventsAdmin):
+class DeliveryAdmin(VisibleRowsAdmin):
     nothing_yet: ClassVar = "A subscription gets a delivery for each event that passes its filters."
     list_display: ClassVar = [
         column("when", "event (UTC)", lambda row: row.event.at),

@@ -48,8 +48,8 @@ LARGEST_ID = 2**63 - 1
 CURSOR = OpenApiParameter("cursor", int, description="The next page, from `next` of the page before.")
 
 
-class EventView(IdempotentView):
-    """Base: finds the subscription of the route."""
+class EventApiView(IdempotentView):
+    """Base of the views of events and subscriptions."""
 
     def subscription(self, request: Request, pk: int) -> Subscription:
         row = event_visibility.subscriptions(request.user).filter(pk=min(pk, LARGEST_ID)).first()
@@ -61,7 +61,7 @@ class EventView(IdempotentView):
         return dict(SubscriptionSerializer(row, context={"request": request}).data)
 
 
-class EventBodyView(EventView):
+class EventApiBodyView(EventApiView):
     """A view whose body a serializer reads; the browsable API shows its form."""
 
     body: ClassVar[type[BaseSerializer[Any]]]
@@ -81,7 +81,7 @@ class EventBodyView(EventView):
         return dict(serializer.validated_data)
 
 
-class EventsView(EventView):
+class EventsView(EventApiView):
     """Lists the events of the models whose log this key may read, newest first."""
 
     @extend_schema(
@@ -128,7 +128,7 @@ class EventsView(EventView):
         return Response({name: data, "next": following}, headers=headers)
 
 
-class SubscriptionsView(EventBodyView):
+class SubscriptionsView(EventApiBodyView):
     """GET lists the client's own subscriptions (for a superuser: all); POST creates one."""
 
     body = CreateSubscriptionSerializer
@@ -154,7 +154,7 @@ class SubscriptionsView(EventBodyView):
         return Response(data, status=201, headers={"Location": address})
 
 
-class SubscriptionView(EventBodyView):
+class SubscriptionView(EventApiBodyView):
     """Shows, changes or deletes one subscription."""
 
     body = ChangeSubscriptionSerializer
@@ -181,7 +181,7 @@ class SubscriptionView(EventBodyView):
         return Response(status=204)
 
 
-class TestSubscriptionView(EventView):
+class TestSubscriptionView(EventApiView):
     """Sends a test message to the receiver and shows its answer."""
 
     creates_rows = False
@@ -192,7 +192,7 @@ class TestSubscriptionView(EventView):
         return Response(TestResultSerializer(trial).data)
 
 
-class RotateSecretView(EventBodyView):
+class RotateSecretView(EventApiBodyView):
     """Gives a webhook a new secret. Until `previous_until` messages are signed with the earlier one too."""
 
     body = RotateSecretSerializer
@@ -231,7 +231,7 @@ class DeliveriesView(EventsView):
         return self.page(request, rows, "position", "deliveries", DeliverySerializer, address)
 
 
-class ReplayView(EventBodyView):
+class ReplayView(EventApiBodyView):
     """Queues dead letters, or the events of a span of time, for delivery; each keeps its message id."""
 
     body = RedeliverySerializer
@@ -252,7 +252,7 @@ class ReplayView(EventBodyView):
         return Response({"queued": queued}, status=202)
 
 
-class ReplayDeliveryView(EventView):
+class ReplayDeliveryView(EventApiView):
     """Queues one finished delivery again."""
 
     @extend_schema(operation_id="replay_delivery", request=None, responses={202: DeliverySerializer})

@@ -36,7 +36,7 @@ B = TypeVar("B", bound="BatchFields")
 T = TypeVar("T")
 Format = Literal["csv", "parquet", "jsonl"]
 OnInvalid = Literal["report", "stop"]
-KINDS: Mapping[str, str] = {
+CONTENT_TYPES: Mapping[str, str] = {
     "csv": "text/csv",
     "parquet": "application/vnd.apache.parquet",
     "jsonl": "application/x-ndjson",
@@ -210,7 +210,7 @@ def request(
         version = options.get("version")
         schema = yield from schema_in_force(core, model, version if isinstance(version, int) else None)
     with tempfile.TemporaryDirectory(prefix="vigia-batch-") as directory:
-        pack = partial(_packed, rows, Path(directory), schema, format, key_column, compress=compress)
+        pack = partial(_file_to_send, rows, Path(directory), schema, format, key_column, compress=compress)
         file, headers = yield Work(pack)
         sent = core.post(
             route, kind, file, options, timeout=jobs.UPLOAD_SECONDS, idempotency_key=idempotency_key,
@@ -285,7 +285,7 @@ def _has_pyarrow() -> bool:
 # -- bodies --------------------------------------------------------------------------------------------
 
 
-def _packed(
+def _file_to_send(
     rows: Any,
     directory: Path,
     schema: Any,
@@ -303,17 +303,17 @@ def _packed(
             raise VigiaError(f"there is no file {path}", code="unreadable_file")
         if is_gzip or chosen == "parquet" or not compress:
             return path, _headers(chosen, is_gzip=is_gzip)
-        with path.open("rb") as source, _written(target, compress=True) as out:
+        with path.open("rb") as source, _opened_for_writing(target, compress=True) as out:
             shutil.copyfileobj(source, out, 2**20)
         return target, _headers(chosen, is_gzip=True)
     if hasattr(rows, "read"):
         name = str(getattr(rows, "name", ""))
         chosen, is_gzip = _format_of(name, format), name.lower().endswith(".gz")
         compress = compress and chosen != "parquet" and not is_gzip
-        with _written(target, compress=compress) as out:
+        with _opened_for_writing(target, compress=compress) as out:
             _copy(rows, out)
         return target, _headers(chosen, is_gzip=is_gzip or compress)
-    with _written(target, compress=compress) as out:
+    with _opened_for_writing(target, compress=compress) as out:
         for piece in _pieces(rows, schema, key_column):
             out.write(_lines(piece))
     return target, _headers("jsonl", is_gzip=compress)
@@ -327,7 +327,7 @@ def _copy(source: Any, out: IO[bytes]) -> None:
 
 
 @contextmanager
-def _written(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
+def _opened_for_writing(path: Path, *, compress: bool) -> Iterator[IO[bytes]]:
     if not compress:
         with path.open("wb") as plain:
             yield plain
@@ -356,7 +356,7 @@ def _lines(rows: Sequence[Row]) -> bytes:
 
 
 def _headers(format: str, *, is_gzip: bool) -> dict[str, str]:
-    return {"Content-Type": KINDS[format]} | ({"Content-Encoding": "gzip"} if is_gzip else {})
+    return {"Content-Type": CONTENT_TYPES[format]} | ({"Content-Encoding": "gzip"} if is_gzip else {})
 
 
 def _format_by_name(name: str) -> str | None:
@@ -369,6 +369,6 @@ def _format_of(name: str, given: Format | None) -> str:
     chosen = given or _format_by_name(name)
     if chosen is None:
         raise ValueError(f"{name or 'the file'} has no known ending: pass format='csv', 'parquet' or 'jsonl'")
-    if chosen not in KINDS:
+    if chosen not in CONTENT_TYPES:
         raise ValueError("format must be 'csv', 'parquet' or 'jsonl'")
     return chosen

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from predictions.exports.window import Window, ended
+from predictions.exports.window import Window, complete_window
 from predictions.log.partitions import Month
 from predictions.management.moments import moment_option
 from training.models import RegisteredModel
@@ -68,13 +68,13 @@ class Command(BaseCommand):
 
 def _windows(options: dict[str, Any]) -> Iterator[Window]:
     if not options["months"]:
-        yield _checked(ended(options["since"], options["until"]))
+        yield _checked(complete_window(options["since"], options["until"]))
     for text in options["months"]:
         try:
             month = Month.of(dt.datetime.strptime(text, "%Y-%m"))
         except ValueError:
             raise CommandError(f"{text} is not a month; write it as 2026-11") from None
-        yield _checked(ended(month.start, month.next.start))
+        yield _checked(complete_window(month.start, month.next.start))
 
 
 def _checked(window: Window) -> Window:

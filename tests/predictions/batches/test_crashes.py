@@ -22,7 +22,7 @@ from django.db import connection
 from django.utils import timezone
 
 from predictions.batches import chunks, jobs, results
-from predictions.batches.scoring import Lost, Scorer
+from predictions.batches.scoring import ChunkLost, Scorer
 from predictions.models import Batch, BatchChunk, BatchShare, Prediction
 from tests.predictions.batches.conftest import created, done, table
 from tests.predictions.batches.test_batches import cars_csv
@@ -215,12 +215,12 @@ def test_a_process_that_lost_its_chunk_writes_nothing(prepared: Batch) -> None:
     again = chunks.claim(prepared.pk, quick)
     assert again is not None
     assert again.pk == chunk.pk
-    with Scorer(prepared, slow) as scorer, pytest.raises(Lost):
+    with Scorer(prepared, slow) as scorer, pytest.raises(ChunkLost):
         scorer.score(chunk)
     assert not Prediction.objects.exists()
     with Scorer(prepared, quick) as scorer:
         scorer.score(again)
-    with Scorer(prepared, slow) as scorer, pytest.raises(Lost):
+    with Scorer(prepared, slow) as scorer, pytest.raises(ChunkLost):
         scorer.score(chunk)
     assert Prediction.objects.count() == CHUNK
     lease_expires(prepared)
