@@ -159,7 +159,7 @@ GROUPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
         },
     ),
     "Standard protocols": (
-        "Routes for clients of other model servers, on the same path as the routes above.",
+        "Routes for clients of other model servers; rights, limits and log are those of the routes above.",
         {
             "v2_server": "Show the server in the Open Inference Protocol V2",
             "v2_model": "Show a model's tensors",

@@ -145,5 +145,5 @@ _gauge(
 )
 _gauge("vigia_events_dead", "subscription", "Dead letters; counted up to 10,000.")
 _counter("vigia_events_delivered_total", "subscription", "Delivered messages.")
-_counter("vigia_events_failed_total", "subscription", "Failed attempts, in messages.")
+_counter("vigia_events_failed_total", "subscription", "Messages of failed attempts.")
 _gauge("vigia_outcomes_waiting", "model", "Outcomes that wait for their prediction; counted up to 10,000.")

@@ -25,7 +25,7 @@ PIECE = 100
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Filters of the log: since <= time < until, version, client key, batch, ids before a cursor."""
+    """Filters of the log: since <= time < until, version, key, batch, ids before a cursor."""
 
     since: dt.datetime | None = None
     until: dt.datetime | None = None
