@@ -259,7 +259,7 @@ SPECTACULAR_SETTINGS = {
 # -- events and mail -----------------------------------------------------------------------------------
 # Networks without public addresses to which events may be sent, such as 10.0.0.0/8; over HTTP too.
 EVENTS_ALLOW_INTERNAL = env.networks("EVENTS_ALLOW_INTERNAL")
-# Begins links in messages, such as https://vigia.example.com; "": no links.
+# Address of this service in links of messages, such as https://vigia.example.com; "": no links.
 PUBLIC_URL = env.text("PUBLIC_URL", "").rstrip("/")
 EVENTS_SOURCE = env.text("EVENTS_SOURCE", PUBLIC_URL or "vigia")  # name of this installation in messages
 EVENTS_ATTEMPTS = env.number("EVENTS_ATTEMPTS", 24)  # about 14 hours; then the message is a dead letter
@@ -269,7 +269,7 @@ EMAIL_HOST = env.text("EMAIL_HOST", "")  # "": no mail
 EMAIL_PORT = env.number("EMAIL_PORT", 587)
 EMAIL_HOST_USER = env.text("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD", "")
-EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as port 465 has it
+EMAIL_USE_SSL = env.flag("EMAIL_USE_SSL", default=False)  # TLS from the first byte, as on port 465
 EMAIL_USE_TLS = env.flag("EMAIL_USE_TLS", default=not EMAIL_USE_SSL)  # STARTTLS
 EMAIL_TIMEOUT = env.number("EMAIL_TIMEOUT", 10)  # seconds for each step of the protocol
 DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", EMAIL_HOST_USER or "vigia@localhost")
@@ -280,7 +280,7 @@ PREDICT_MAX_BYTES = env.number("PREDICT_MAX_BYTES", 8 * 2**20)
 TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
 BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
-BATCH_LOCATIONS = env.folders(env.words("BATCH_LOCATIONS"))  # name=folder, …: files that batches may read
+BATCH_LOCATIONS = env.folders("BATCH_LOCATIONS")  # name=folder, …: files that batches may read
 BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
 BATCH_CHUNK_ROWS = env.number("BATCH_CHUNK_ROWS", 8_000)  # rows that are logged in one transaction
 BATCH_WORKERS = env.number("BATCH_WORKERS", 2)  # processes that share one batch

@@ -55,13 +55,13 @@ def networks(name: str) -> list[IPv4Network | IPv6Network]:
         raise ImproperlyConfigured(f"{name} must be IP addresses and networks: {error}") from None
 
 
-def folders(pairs: list[str]) -> dict[str, str]:
-    """Returns the folders of ``name=/folder`` by name."""
-    named = [pair.partition("=") for pair in pairs]
-    for pair, (name, _, folder) in zip(pairs, named, strict=True):
-        if not name or not folder.startswith("/"):
-            raise ImproperlyConfigured(f"a folder must be given as name=/folder, not {pair!r}")
-    return {name: folder for name, _, folder in named}
+def folders(name: str) -> dict[str, str]:
+    """Returns the folders of a comma-separated list of ``label=/folder``, by label."""
+    pairs = [pair.partition("=") for pair in words(name)]
+    for label, equals, folder in pairs:
+        if not label or not folder.startswith("/"):
+            raise ImproperlyConfigured(f"{name} must be name=/folder, …, not {label + equals + folder!r}")
+    return {label: folder for label, _, folder in pairs}
 
 
 def var_dir() -> Path:

@@ -142,7 +142,7 @@ def open_file(directory: Path, name: str) -> Iterator[BinaryIO]:
 
     Raises
     ------
-    SandboxFailed : when there is no such file, or another thing.
+    SandboxFailed : the file does not exist, or is no regular file.
     """
     try:
         # The child may have put a link or a pipe there.
@@ -160,7 +160,7 @@ def read_file(directory: Path, name: str, most: int) -> bytes:
 
     Raises
     ------
-    SandboxFailed : when there is no such file, or another thing, or more than `most` bytes.
+    SandboxFailed : the file does not exist, is no regular file, or has more than `most` bytes.
     """
     with open_file(directory, name) as file:
         content = file.read(most + 1)
