@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ERRORS: Final = ("row", "column", "code", "message", "value", "line")
-ROW_GROUP: Final = 100_000
+ROW_GROUP: Final = 50_000
 
 
 def parquet_name(result: str) -> str:

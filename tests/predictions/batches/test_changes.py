@@ -14,7 +14,7 @@ import uuid_utils
 from django.contrib.auth.models import Permission, User
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from knox.models import AuthToken
 
@@ -210,6 +210,19 @@ def test_files_are_removed_after_their_time_and_the_log_stays(cars: ModelVersion
     with pytest.raises(Conflict, match="BATCH_KEEP_DAYS"):
         results.results(batch)
     assert tasks.remove_old_batches() == 0
+
+
+def test_files_that_hold_an_erased_row_are_removed_and_no_others(cars: ModelVersion) -> None:
+    batch, other = done(created(cars, cars_csv(30))), done(created(cars, cars_csv(20)))
+    assert tasks.remove_old_batches() == 0
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL vigia.maintenance = 'erase'")
+        Prediction.objects.filter(pk=rows_of(batch)[7].pk).delete()
+    assert tasks.remove_old_batches() == 1
+    assert not default_storage.exists(batch.folder)
+    with pytest.raises(Conflict, match="erased"):
+        results.results(Batch.objects.get(pk=batch.pk))
+    assert len(table(results.results(other))) == 20
 
 
 def test_a_batch_whose_file_is_gone_fails_and_says_what_to_do(cars: ModelVersion) -> None:

@@ -75,7 +75,6 @@ def test_a_date_may_be_written_as_its_midnight(written: str) -> None:
         ("0000-01-01", "years 0001 to 9999, the first one is 0001"),
         ("0000-00-00", "leave a missing value blank"),
         ("10000-01-01", "such as 2026-11-30"),
-        ("NaT", "leave a missing value blank"),
         ("30/11/2026", "year, month and day in this order, or declare the column's form"),
         ("11/30/26", "year, month and day in this order"),
         ("30.11.2026", "year, month and day in this order"),
@@ -96,6 +95,12 @@ def test_a_date_is_refused_in_words(written: Any, part: str) -> None:
     code, message = fault(DAY, written)
     assert code == "not_a_date"
     assert part in message
+
+
+def test_pandas_missing_moment_is_null_where_the_column_may_be_null() -> None:
+    assert DAY.from_json("NaT") is TIME.from_json("NaT") is None
+    for column in (Column("day", "date"), Column("at", "datetime")):
+        assert "leave a missing value blank" in fault(column, "NaT")[1]
 
 
 @pytest.mark.parametrize(
