@@ -123,6 +123,6 @@ def _keep(partial_file: Path, target: Path, file: ExportedFile) -> None:
     if _digest(partial_file) != file.sha256:
         partial_file.unlink()
         raise UnexpectedAnswer(
-            f"{file.path} was changed on its way: its digest is not the export's; try again"
+            f"{file.path} was changed on its way: its digest differs from the export's; try again"
         )
     partial_file.replace(target)
