@@ -281,7 +281,7 @@ TRAINING_MAX_BYTES = env.number("TRAINING_MAX_BYTES", 256 * 2**20)
 PUSH_MAX_BYTES = env.number("PUSH_MAX_BYTES", 256 * 2**20)
 BATCH_MAX_BYTES = env.number("BATCH_MAX_BYTES", 4 * 2**30)  # unpacked
 BATCH_LOCATIONS = env.folders("BATCH_LOCATIONS")  # name=folder, …: files that batches may read
-BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)
+BATCH_KEEP_DAYS = env.number("BATCH_KEEP_DAYS", 30)  # files of batches; 0: for ever
 BATCH_CHUNK_ROWS = env.number("BATCH_CHUNK_ROWS", 8_000)  # rows that are logged in one transaction
 BATCH_WORKERS = env.number("BATCH_WORKERS", 2)  # processes that share one batch
 UPLOAD_QUOTA_BYTES = env.number("UPLOAD_QUOTA_BYTES", 4 * 2**30)

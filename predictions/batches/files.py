@@ -150,7 +150,8 @@ def remove_old() -> int:
     """Removes the files and chunks of batches that ended more than BATCH_KEEP_DAYS ago or had a row erased,
     files that dead attempts left, and folders without a batch; returns the number of batches whose files were
     removed."""
-    oldest = timezone.now() - dt.timedelta(days=settings.BATCH_KEEP_DAYS)
+    days = settings.BATCH_KEEP_DAYS or 100_000  # 0: they stay
+    oldest = timezone.now() - dt.timedelta(days=days)
     ended = Batch.objects.filter(status__in=Batch.FINISHED, removed_at=None)
     removed = 0
     for batch in ended:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from django.db import Error, connection, transaction
+from django.db import connection, transaction
 
 from core.events import emit
 from training.models import ModelVersion, UnusableArtifact
@@ -63,7 +63,7 @@ def notice(version_id: int, reason: str) -> None:
 def _write(version_id: int, reason: str) -> None:
     try:
         record({version_id: reason}, by_check=False)
-    except Error as error:  # the next request notices it again
+    except Exception as error:  # the thread has no caller; the next request notices it again
         log.warning("cannot record that version %s is unusable: %s", version_id, error)
         _noticed.pop(version_id, None)
     finally:

@@ -198,6 +198,11 @@ def test_files_are_removed_after_their_time_and_the_log_stays(cars: ModelVersion
     orphan, fresh = (f"batches/{uuid_utils.uuid7(nanoseconds=at)}" for at in (old, None))
     for folder in (orphan, fresh):
         default_storage.save(f"{folder}/source", ContentFile(b"no batch took it"))
+    settings.BATCH_KEEP_DAYS = 0
+    assert tasks.remove_old_batches() == 0, "0: they stay"
+    settings.BATCH_KEEP_DAYS = 7
+    for folder in (orphan, fresh):
+        default_storage.save(f"{folder}/source", ContentFile(b"no batch took it"))
     assert tasks.remove_old_batches() == 1
     batch.refresh_from_db()
     assert batch.removed_at is not None

@@ -218,7 +218,7 @@ def test_answers_and_refusals_are_counted_without_names_from_clients(scraper: AP
     assert increase("vigia_log_rows_total") == 2
     assert increase("vigia_log_commits_total") == 1
     assert value(after, "vigia_log_queue_rows") == 0
-    assert "no_such" not in scraper.get("/metrics").content.decode()
+    assert "no_such_model" not in scraper.get("/metrics").content.decode()
 
 
 # -- figures of the database -------------------------------------------------------------------------------
