@@ -19,6 +19,8 @@ KEEP_HOURS: Final = 24
 """Hours in which the secret before a rotation still signs."""
 LONGEST_KEEP_HOURS: Final = 7 * 24
 LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
+MOST: Final = 50
+"""Subscriptions of one user: fewer than a dispatcher serves at a time, and each event makes a row for each."""
 
 
 def create(owner: User, **values: Any) -> Subscription:
@@ -27,7 +29,8 @@ def create(owner: User, **values: Any) -> Subscription:
     Raises
     ------
     InvalidRows : a field is invalid. AddressRefused : no event may be sent to the address.
-    Conflict : another subscription has the name.
+    Conflict : another subscription has the name, or the owner has `MOST` subscriptions.
+    Busy : see `core.events.addresses.check`.
     """
     row = Subscription(owner=owner)
     check(row, **values)
@@ -57,6 +60,11 @@ def check(row: Subscription, **values: Any) -> None:
     for name, value in values.items():
         setattr(row, name, value)
     _check_fields(row)
+    if not row.pk and Subscription.objects.filter(owner=row.owner_id).count() >= MOST:
+        raise Conflict(
+            f"you have {MOST} subscriptions, and may have no more: change or delete one",
+            code="too_many_subscriptions",
+        )
     if row.address != before[0] or (row.enabled and not before[1]):
         channels.TABLE[row.channel].check(row.address)
 
