@@ -143,8 +143,8 @@ async def resolved(url: httpx.URL) -> list[str]:
 
 
 async def _look_up(host: str, port: int) -> list[Any]:
-    """Does what `loop.getaddrinfo` does, but nobody waits for it longer than the caller: a loop that ends waits
-    for the threads of its own pool, and a name server may take a minute."""
+    """Does what `loop.getaddrinfo` does, whose thread the loop would wait for at its end: a name server may
+    take a minute."""
     pool = ThreadPoolExecutor(1, "resolve")
     try:
         ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)

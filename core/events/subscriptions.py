@@ -20,7 +20,7 @@ KEEP_HOURS: Final = 24
 LONGEST_KEEP_HOURS: Final = 7 * 24
 LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
 MOST: Final = 50
-"""Subscriptions of one user: fewer than a dispatcher serves at a time, and each event makes a row for each."""
+"""Subscriptions of one user: fewer than a dispatcher serves at a time; each event makes a row for each."""
 
 
 def create(owner: User, **values: Any) -> Subscription:
@@ -41,7 +41,8 @@ def create(owner: User, **values: Any) -> Subscription:
 def change(subscription: Subscription, **values: Any) -> Subscription:
     """Changes fields of a subscription; see `create`. Enabling it clears the reason why it was disabled."""
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        # A lock of the key would stop dispatchers: their rows refer to this one.
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         was_enabled = row.enabled
         check(row, **values)
         if row.enabled != was_enabled:
@@ -77,7 +78,7 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
     Conflict : the channel has no secret.
     """
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         if row.channel != "webhook":
             raise Conflict(f"only webhooks have a secret; {row.name} is {row.channel}", code="no_secret")
         row.previous_secret, row.secret = row.secret, webhook.new_secret()

@@ -6,7 +6,8 @@ A protocol differs from the native route in the format of rows, of answers and o
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -31,8 +32,10 @@ class RawParser(RawJSONParser):
 
     media_type = "*/*"
 
-    def parse(self, *args: Any, **kwargs: Any) -> RawBody:
-        return RawBody(super().parse(*args, **kwargs).raw)
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        return RawBody(super().parse(stream, media_type, parser_context).raw)
 
 
 class OneFormat(BaseContentNegotiation):
