@@ -21,10 +21,11 @@ from django.utils import timezone
 
 from core import disk
 from core.errors import Conflict, StoreUnavailable, is_of_the_disk
-from core.uuid7 import time_of
+from core.uuid7 import lowest_at, time_of
 from predictions.batches import locations
 from predictions.batches.locations import FileChanged, Fingerprint
-from predictions.models import Batch
+from predictions.log import queries
+from predictions.models import Batch, Erasure, Prediction
 from training import artifacts
 
 log = logging.getLogger(__name__)
@@ -146,19 +147,35 @@ def clean_up(batch_id: int) -> None:
 
 
 def remove_old() -> int:
-    """Removes the files and chunks of batches that ended more than BATCH_KEEP_DAYS ago, files that dead
-    attempts left, and folders that no batch took; returns the number of batches whose files were removed."""
+    """Removes the files and chunks of batches that ended more than BATCH_KEEP_DAYS ago (0: no such batch) or
+    of which a row was erased; files that dead attempts left, and folders that no batch took. Returns the
+    number of batches whose files were removed."""
     oldest = timezone.now() - dt.timedelta(days=settings.BATCH_KEEP_DAYS)
-    ended = Batch.objects.filter(status__in=Batch.FINISHED, removed_at=None)
     removed = 0
-    for batch in ended.filter(finished_at__lt=oldest):
-        if _remove(batch.folder, _names(batch.folder), folder_too=True):
+    for batch in Batch.objects.filter(finished_at__isnull=False, removed_at=None):
+        assert batch.finished_at is not None
+        is_old = settings.BATCH_KEEP_DAYS and batch.finished_at < oldest
+        if not is_old and not _holds_erased(batch):
+            clean_up(batch.pk)
+        elif _remove(batch.folder, _names(batch.folder), folder_too=True):
             batch.chunks.all().delete()
             removed += Batch.objects.filter(pk=batch.pk).update(removed_at=Now())
-    for batch_id in ended.filter(finished_at__gte=oldest).values_list("pk", flat=True):
-        clean_up(batch_id)
     _remove_orphans()
     return removed
+
+
+def _holds_erased(batch: Batch) -> bool:
+    """Returns whether a row that the batch logged was erased: its files still hold it."""
+    if batch.started_at is None or batch.finished_at is None:
+        return False
+    low, high = (
+        str(lowest_at(moment))
+        for moment in (batch.started_at - queries.CLOCKS_APART, batch.finished_at + queries.CLOCKS_APART)
+    )
+    erased = Erasure.objects.filter(
+        kind=Erasure.Kind.PREDICTION, reference__gte=low, reference__lt=high, at__gte=batch.started_at
+    )
+    return erased.exists() and queries.of_batch(Prediction.objects.all(), batch.pk).count() < batch.scored
 
 
 def _remove_orphans() -> None:

@@ -91,8 +91,8 @@ def _check(batch: Batch) -> None:
         raise Conflict(message, code="not_finished")
     if batch.removed_at is not None:
         raise Conflict(
-            f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, {settings.BATCH_KEEP_DAYS} "
-            "days after its end (BATCH_KEEP_DAYS); its rows are in the log",
+            f"the files of {batch} were removed on {batch.removed_at:%Y-%m-%d}, because they were older than "
+            f"{settings.BATCH_KEEP_DAYS} days (BATCH_KEEP_DAYS) or a row was erased; the log has its rows",
             code="results_removed",
         )
 

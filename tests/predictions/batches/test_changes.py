@@ -14,7 +14,7 @@ import uuid_utils
 from django.contrib.auth.models import Permission, User
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
-from django.db import connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 from knox.models import AuthToken
 
@@ -23,6 +23,7 @@ from predictions import tasks
 from predictions.batches import chunks, results
 from predictions.batches.scoring import Scorer
 from predictions.models import Batch, BatchChunk, Prediction
+from predictions.serializers.batches import kept_until
 from tests.predictions.batches.conftest import created, done, rows_of, table
 from tests.predictions.batches.test_batches import cars_csv
 from tests.trained import train_sample
@@ -210,6 +211,28 @@ def test_files_are_removed_after_their_time_and_the_log_stays(cars: ModelVersion
     with pytest.raises(Conflict, match="BATCH_KEEP_DAYS"):
         results.results(batch)
     assert tasks.remove_old_batches() == 0
+
+
+def test_files_that_hold_an_erased_row_are_removed(cars: ModelVersion, settings: Any) -> None:
+    batch, other = done(created(cars, cars_csv(30))), done(created(cars, cars_csv(20)))
+    assert tasks.remove_old_batches() == 0
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL vigia.maintenance = 'erase'")
+        rows_of(batch)[7].delete()
+    assert tasks.remove_old_batches() == 1
+    assert not default_storage.exists(batch.folder)
+    batch.refresh_from_db()
+    with pytest.raises(Conflict, match="a row was erased"):
+        results.results(batch)
+    assert len(table(results.results(other))) == 20, "its rows are all there"
+
+
+def test_files_stay_for_ever_if_the_operator_says_so(cars: ModelVersion, settings: Any) -> None:
+    settings.BATCH_KEEP_DAYS = 0
+    batch = done(created(cars, cars_csv(20)))
+    assert kept_until(batch) is None
+    assert tasks.remove_old_batches() == 0
+    assert len(table(results.results(batch))) == 20
 
 
 def test_a_batch_whose_file_is_gone_fails_and_says_what_to_do(cars: ModelVersion) -> None:
