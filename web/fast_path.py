@@ -326,7 +326,9 @@ class FastPath:
 
     def is_inline(self, head: RequestHead, length: int) -> bool:
         """Returns whether the event loop may answer a body of `length` bytes itself."""
-        return length <= INLINE_CSV_BYTES or (length <= INLINE_BYTES and head.content_type not in CSV_TYPES)
+        return length <= INLINE_CSV_BYTES or (
+            length <= INLINE_BYTES and head.content_type.lower() not in CSV_TYPES
+        )
 
     def takes(self, head: RequestHead, length: int) -> bool:
         """Returns whether the fast path takes a body of `length` bytes under this head."""

@@ -6,13 +6,16 @@ import asyncio
 import ipaddress
 import re
 import socket
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from django.conf import settings
 
+from core.errors import Busy
 from vigia_ml.errors import VigiaError
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Result = TypeVar("Result")
 LONGEST: Final = 2000
 RESOLVE_SECONDS: Final = 5.0
+# A request that waits for a name server holds a thread of its web process; see `core.events.trials`.
+_checking: Final = threading.BoundedSemaphore(2)
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]{1,253}")
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
 _MAPPED: Final = ipaddress.ip_network("::ffff:0:0/96")
@@ -64,9 +69,16 @@ def check(address: str) -> None:
     Raises
     ------
     AddressRefused : the address is malformed or internal.
+    Busy : other requests of this process wait for name servers.
     """
-    with suppress(HostUnknown):
-        run_in_thread(_checked(parsed(address)))
+    url = parsed(address)
+    if not _checking.acquire(blocking=False):
+        raise Busy("other addresses are being checked: try again in some seconds")
+    try:
+        with suppress(HostUnknown):
+            run_in_thread(_checked(url))
+    finally:
+        _checking.release()
 
 
 async def _checked(url: httpx.URL) -> None:
@@ -113,9 +125,8 @@ async def resolved(url: httpx.URL) -> list[str]:
     ------
     HostUnknown : no address was found. AddressRefused : one of the addresses is internal.
     """
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host_of(url), port_of(url), type=socket.SOCK_STREAM)
+        found = await _look_up(host_of(url), port_of(url))
     except (OSError, UnicodeError):
         raise HostUnknown(f"no name server knows the host {host_of(url)}") from None
     addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
@@ -129,6 +140,17 @@ async def resolved(url: httpx.URL) -> list[str]:
         if url.scheme == "http" and not is_allowed(ip):
             raise AddressRefused("the address must begin with https://: anyone on the way can read http://")
     return addresses
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """Does what `loop.getaddrinfo` does, whose thread the loop would wait for at its end: a name server may
+    take a minute."""
+    pool = ThreadPoolExecutor(1, "resolve")
+    try:
+        ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        return await asyncio.get_running_loop().run_in_executor(pool, ask)
+    finally:
+        pool.shutdown(wait=False)
 
 
 def is_allowed(ip: IPAddress) -> bool:

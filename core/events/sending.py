@@ -21,7 +21,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
-from core.events import channels, visibility
+from core.events import channels, payloads, visibility
 from core.events.channels import Message, Undelivered
 from core.models import Delivery, Subscription, SubscriptionState
 
@@ -141,7 +141,8 @@ def send(attempt: Attempt) -> Outcome:
         except Undelivered as failure:
             return Outcome(sent, size, failure)
         except Exception as error:  # a receiver's answer can raise any error of a library
-            return Outcome(sent, size, Undelivered(f"{type(error).__name__}: {error}"))
+            reason = payloads.one_line(f"{type(error).__name__}: {error}")
+            return Outcome(sent, size, Undelivered(reason))
         sent += size
     return Outcome(sent)
 

@@ -19,6 +19,8 @@ KEEP_HOURS: Final = 24
 """Hours in which the secret before a rotation still signs."""
 LONGEST_KEEP_HOURS: Final = 7 * 24
 LONGEST_DIGEST_MINUTES: Final = 7 * 24 * 60
+MOST: Final = 50
+"""Subscriptions of one user: fewer than a dispatcher serves at a time; each event makes a row for each."""
 
 
 def create(owner: User, **values: Any) -> Subscription:
@@ -27,7 +29,8 @@ def create(owner: User, **values: Any) -> Subscription:
     Raises
     ------
     InvalidRows : a field is invalid. AddressRefused : no event may be sent to the address.
-    Conflict : another subscription has the name.
+    Conflict : another subscription has the name, or the owner has `MOST` subscriptions.
+    Busy : see `core.events.addresses.check`.
     """
     row = Subscription(owner=owner)
     check(row, **values)
@@ -38,7 +41,8 @@ def create(owner: User, **values: Any) -> Subscription:
 def change(subscription: Subscription, **values: Any) -> Subscription:
     """Changes fields of a subscription; see `create`. Enabling it clears the reason why it was disabled."""
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        # A lock of the key would stop dispatchers: their rows refer to this one.
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         was_enabled = row.enabled
         check(row, **values)
         if row.enabled != was_enabled:
@@ -57,6 +61,11 @@ def check(row: Subscription, **values: Any) -> None:
     for name, value in values.items():
         setattr(row, name, value)
     _check_fields(row)
+    if not row.pk and Subscription.objects.filter(owner=row.owner_id).count() >= MOST:
+        raise Conflict(
+            f"you have {MOST} subscriptions, and may have no more: change or delete one",
+            code="too_many_subscriptions",
+        )
     if row.address != before[0] or (row.enabled and not before[1]):
         channels.TABLE[row.channel].check(row.address)
 
@@ -69,7 +78,7 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
     Conflict : the channel has no secret.
     """
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         if row.channel != "webhook":
             message = f"only webhooks have a secret; the channel of {row.name} is {row.channel}"
             raise Conflict(message, code="no_secret")

@@ -95,7 +95,7 @@ def _run(trial: Trial) -> None:
         except Exception as error:  # as for deliveries: a receiver's answer can raise any error of a library
             answer, delivered = f"{type(error).__name__}: {error}", False
         Trial.objects.filter(pk=trial.pk).update(
-            answer=answer.replace("\0", ""), delivered=delivered, finished_at=Now()
+            answer=payloads.one_line(answer), delivered=delivered, finished_at=Now()
         )
     finally:
         _sending.release()

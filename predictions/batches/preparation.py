@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 
 from django.conf import settings
 
+from core import disk
 from core.errors import TooLarge
 from predictions.batches import chunks, files, reading
 from predictions.models import Batch, BatchChunk
@@ -201,6 +202,7 @@ def _from_parquet(lease: Lease, batch: Batch, schema: DatasetSchema, stream: IO[
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="vigia-") as directory:
         place = Path(directory)
+        disk.check_reserve(directory, batch.source_size)
         with (place / "rows.parquet").open("wb") as target:
             shutil.copyfileobj(stream, target, BLOCK)
         module = "vigia_ml.fitting.parquet_lines"

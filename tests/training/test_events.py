@@ -107,6 +107,16 @@ def test_a_failed_run_is_an_event_and_a_lost_lease_is_none(run: TrainingRun) -> 
     assert (model, data["run"], data["version"], data["activated"]) == ("churn", run.pk, None, False)
 
 
+def test_an_event_has_the_first_line_of_an_error(run: TrainingRun) -> None:
+    lease = leases.claim(TrainingRun, run.pk)
+    assert lease is not None
+    lease.fail("IntegrityError: a value is null\nDETAIL:  Failing row contains (7, ana@example.com).")
+    [(_, _, data)] = events("run.ended")
+    assert data["error"] == "IntegrityError: a value is null"
+    run.refresh_from_db()
+    assert "ana@example.com" in run.error
+
+
 def test_a_run_that_is_given_up_is_an_event(run: TrainingRun) -> None:
     past = timezone.now() - dt.timedelta(minutes=5)
     TrainingRun.objects.filter(pk=run.pk).update(

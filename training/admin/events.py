@@ -328,6 +328,8 @@ class SubscriptionForm(forms.ModelForm):  # type: ignore[type-arg]
             values["style"] = Subscription.Style.PLAIN.value
         values["digest_minutes"] = values["digest_minutes"] or 0
         values["style"] = values["style"] or Subscription.Style.PLAIN.value
+        if not self.instance.pk:
+            self.instance.owner = self.owner_user
         try:
             event_visibility.require_subscriber(self.owner_user, values["models"])
             subscriptions.check(self.instance, **values)
@@ -428,6 +430,7 @@ class SubscriptionAdmin(RegistryAdmin):
         row = self._own(request, row_id)
         if request.method == "POST":
             try:
+                event_visibility.require_subscriber(row.owner)
                 trial = trials.send(row)
             except VigiaError as error:
                 messages.info(request, f"{error.message}.")

@@ -84,7 +84,8 @@ class Job(models.Model):
         by = self.requested_by
         return {
             "status": self.status,
-            "error": self.error[:500],
+            # An error of PostgreSQL quotes a row below its first line.
+            "error": self.error.partition("\n")[0][:500],
             "requested_by": by.get_username() if by else None,
             "queued_at": self.queued_at.isoformat(),
         }

@@ -188,7 +188,9 @@ class TestSubscriptionView(EventApiView):
 
     @extend_schema(operation_id="test_subscription", request=None, responses=TestResultSerializer)
     def post(self, request: Request, subscription: int) -> Response:
-        trial = trials.send(self.subscription(request, subscription))
+        row = self.subscription(request, subscription)
+        event_visibility.require_subscriber(row.owner)
+        trial = trials.send(row)
         return Response(TestResultSerializer(trial).data)
 
 

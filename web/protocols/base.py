@@ -6,7 +6,8 @@ A protocol differs from the native route in the format of rows, of answers and o
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import IO, Any, ClassVar
 
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -14,14 +15,27 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 
 from predictions.views.base import GenerationCheckedView
-from training.parsers import RawJSONParser
+from training.parsers import JsonBody, RawJSONParser
 from training.views.base import ModelView
 
 
+class RawBody(JsonBody):
+    """A body of any Content-Type."""
+
+    def get(self, name: str, default: str = "") -> str:
+        """Returns `default`: the CSRF check of a session asks a body of a form's type for its fields."""
+        return default
+
+
 class RawParser(RawJSONParser):
-    """Reads any body, also one without a Content-Type, into a `training.parsers.JsonBody`."""
+    """Reads any body, also one without a Content-Type, into a `RawBody`."""
 
     media_type = "*/*"
+
+    def parse(
+        self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        return RawBody(super().parse(stream, media_type, parser_context).raw)
 
 
 class OneFormat(BaseContentNegotiation):

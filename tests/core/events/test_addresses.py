@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
+import threading
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import Busy
 from core.events import addresses
 from core.events.addresses import AddressRefused, check
 
@@ -142,11 +144,40 @@ def test_the_operator_allows_a_network_and_no_other(settings: Any) -> None:
 def test_a_host_that_this_process_cannot_resolve_is_accepted_at_saving(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def hang(*_: Any, **__: Any) -> None:
-        await asyncio.sleep(60)
+    answers = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> list[Any]:
+        answers.wait(10)
+        return []
 
     check("https://no-such-host.invalid/hook")
     check("https://" + "a" * 70 + ".example/hook")
     monkeypatch.setattr(addresses, "RESOLVE_SECONDS", 0.1)
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", hang)
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    since = time.monotonic()
+    try:
+        check("https://example.com/hook")
+        assert time.monotonic() - since < 5  # the name server still thinks
+    finally:
+        answers.set()
+
+
+def test_few_requests_wait_for_name_servers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> list[Any]:
+        asked.release()
+        answers.wait(10)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    waiting = [threading.Thread(target=check, args=["https://example.com/hook"]) for _ in range(2)]
+    for each in waiting:
+        each.start()
+        assert asked.acquire(timeout=5)
+    with pytest.raises(Busy):
+        check("https://example.com/hook")
+    answers.set()
+    for each in waiting:
+        each.join()
     check("https://example.com/hook")

@@ -372,3 +372,18 @@ def test_old_events_are_removed_and_what_was_not_delivered_becomes_a_dead_letter
     assert retention.remove_old() == 0  # a dead letter stays as long again
     Delivery.objects.update(finished_at=ago)
     assert retention.remove_old() == 1
+
+
+@pytest.mark.parametrize("text", ["half a letter \udcff", "nothing \0", "two\nlines \x1b[31m"])
+def test_an_error_of_any_text_stops_no_dispatcher(text: str) -> None:
+    def fail(subscription: Subscription, messages: Sequence[Message]) -> None:
+        raise RuntimeError(text)
+
+    with recorder() as made:
+        made.receive = fail
+        subscribe("bad")
+        write("one")
+        deliver()
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempts) == ("pending", 1)
+    assert delivery.error.startswith("RuntimeError: ") and delivery.error.isprintable()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.db import connection, connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from core.events import emit, placing
+from core.database import limits
+from core.events import emit, placing, sending, subscriptions
 from core.models import Event
 from tests.conftest import at_once
-from tests.core.events.recording import KIND, write
+from tests.core.events.recording import KIND, subscribe, write
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -144,3 +148,39 @@ def test_positions_go_on_after_all_events_were_removed() -> None:
     placing.place()
     (position,) = Event.objects.values_list("position", flat=True)
     assert position is not None and highest is not None and position > highest
+
+
+def test_a_change_that_waits_for_a_name_server_delays_no_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> list[Any]:
+        asked.set()
+        answers.wait(20)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    row = subscribe("slow", channel="webhook", address="https://1.1.1.1/")
+
+    def change() -> None:
+        try:
+            subscriptions.change(row, address="https://slow.example/")
+        finally:
+            connection.close()
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        assert asked.wait(5)
+        write("one")
+        with limits.within(3):
+            assert placing.place() == 1
+            (attempt,) = sending.claim(uuid.uuid4(), [], 10)
+        assert attempt.subscription == row
+        assert changing.is_alive() and not answers.is_set()
+    finally:
+        answers.set()
+        changing.join()
+    row.refresh_from_db()
+    assert row.address == "https://slow.example/"

@@ -15,7 +15,7 @@ from django.core.files.storage import default_storage
 from rest_framework.test import APIClient
 
 from core.errors import Conflict
-from predictions.batches import results
+from predictions.batches import preparation, results
 from predictions.models import BatchChunk, Prediction
 from tests.predictions.batches.conftest import created, done, rows_of, table
 from tests.trained import SAMPLES, train_sample
@@ -242,3 +242,16 @@ def test_a_version_that_scikit_learn_serves_scores_a_batch(db: None, settings: A
     batch = done(created(plain, data))
     assert (batch.status, batch.scored) == ("succeeded", 50)
     assert {row.version_id for row in rows_of(batch)} == {plain.pk}
+
+
+def test_the_copy_of_a_parquet_file_leaves_the_reserve_of_the_disk(
+    cars: ModelVersion, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(*_: Any) -> None:
+        raise AssertionError("the copy has begun")
+
+    batch = created(cars, as_parquet(cars_csv(5)), format="parquet")
+    settings.STORE_RESERVE_BYTES = 2**62
+    monkeypatch.setattr(preparation.shutil, "copyfileobj", copied)
+    done(batch)
+    assert batch.status == "failed" and "no space left on device" in batch.error.lower()

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from core.events import emit, placing
+from core.events import emit, placing, subscriptions
 from core.models import Delivery, Event, Subscription
 from tests.conftest import Staff
 from training.models import RegisteredModel
@@ -177,3 +177,12 @@ def test_the_number_of_queries_of_a_list_does_not_grow_with_its_rows(reader: Cli
         subscribed("reader", name=f"s{number}")
     happen(*["churn"] * 10)
     assert queries() == few
+
+
+def test_the_form_says_that_a_user_has_too_many_subscriptions(
+    reader: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "MOST", 1)
+    subscribed("reader")
+    page = reader.post(f"{SUBSCRIPTIONS}add/", FORM)
+    assert "may have no more" in page.content.decode() and Subscription.objects.count() == 1

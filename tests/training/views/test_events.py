@@ -14,7 +14,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from standardwebhooks.webhooks import Webhook
 
-from core.events import emit, http, placing, sending, trials
+from core.events import emit, http, placing, sending, subscriptions, trials
 from core.models import Delivery, Event, Subscription
 from tests.conftest import assert_error, keyed
 from tests.core.events.receivers import OK, answer, hanging, receiver
@@ -245,6 +245,26 @@ def test_a_test_message_shows_the_receivers_answer_and_is_signed(reader: APIClie
     payload = Webhook(made["secret"]).verify(there.requests[0].body, there.requests[0].headers)
     assert payload["type"] == "subscription.test"
     assert not Delivery.objects.exists() and not Event.objects.filter(kind="subscription.test").exists()
+
+
+def test_a_test_needs_the_right_as_events_do(reader: APIClient) -> None:
+    here = f"{SUBSCRIPTIONS}{subscribe(reader).json()['id']}/test/"
+    Group.objects.get(name="read_log").user_set.clear()
+    assert_error(reader.post(here), 403, "forbidden")
+
+
+def test_a_user_has_a_limited_number_of_subscriptions(
+    reader: APIClient, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "MOST", 2)
+    made = [subscribe(reader, name=f"ops {n}") for n in range(3)]
+    assert [each.status_code for each in made] == [201, 201, 409]
+    assert_error(made[2], 409, "too_many_subscriptions")
+    first = f"{SUBSCRIPTIONS}{made[0].json()['id']}/"
+    assert reader.patch(first, {"name": "new"}, format="json").status_code == 200
+    assert subscribe(api, name="of another").status_code == 201
+    assert reader.delete(first).status_code == 204
+    assert subscribe(reader, name="ops 3").status_code == 201
 
 
 @pytest.mark.django_db(transaction=True)

@@ -36,7 +36,8 @@ from training.serving import engine_cache
 from vigia_ml.errors import VigiaError
 from vigia_ml.schema import DatasetSchema, Instance, InvalidRows
 from vigia_ml.schema.row_decoder import CompiledSchema
-from web.fast_path import FastPath
+from web.fast_path import FastPath, RequestHead
+from web.limits import INLINE_CSV_BYTES
 from web.protocols import mlflow
 
 NATIVE = "/api/v1/models/churn/predictions/"
@@ -724,3 +725,10 @@ def as_rows(body: dict[str, Any], names: tuple[str, ...]) -> list[dict[str, Any]
             return [rows]
         return [dict(zip(rows, cells, strict=True)) for cells in zip(*rows.values(), strict=True)]
     return [row if isinstance(row, dict) else dict(zip(names, row, strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize("kind", [b"text/csv", b"Text/CSV", b"TEXT/CSV; charset=utf-8"])
+def test_the_event_loop_reads_no_long_csv_however_its_type_is_spelt(kind: bytes) -> None:
+    head = RequestHead(path="/models/churn/invocations", authorization=b"", content_type=kind)
+    assert FastPath().is_inline(head, INLINE_CSV_BYTES)
+    assert not FastPath().is_inline(head, INLINE_CSV_BYTES + 1)

@@ -315,3 +315,17 @@ def test_requests_are_counted_under_their_route(
 def _counted() -> float:
     labels = {"route": "/v2/models/{model}/infer", "method": "POST", "status": "200"}
     return counters.instruments().registry.get_sample_value("vigia_requests_total", labels) or 0.0
+
+
+@pytest.mark.parametrize("path", [CHURN, "/models/churn/invocations"])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_session_needs_its_token_whatever_the_content_type(
+    churn: ModelVersion, path: str, kind: str
+) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    user = User.objects.create_superuser("boss")
+    browser.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    assert browser.post(path, b"{}", content_type=kind).status_code == 403
+    browser.cookies["csrftoken"] = token = "a" * 32
+    answer = browser.post(path, b"{}", content_type=kind, headers={"X-CSRFToken": token})
+    assert answer.status_code in (400, 415) and "CSRF" not in answer.content.decode()
