@@ -38,12 +38,20 @@ def create(owner: User, **values: Any) -> Subscription:
 def change(subscription: Subscription, **values: Any) -> Subscription:
     """Changes fields of a subscription; see `create`. Enabling it clears the reason why it was disabled."""
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        # Placing refers to the row, and must not wait for the check of an address.
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         was_enabled = row.enabled
         check(row, **values)
         if row.enabled != was_enabled:
             row.disabled_at, row.disabled_reason = None if row.enabled else timezone.now(), ""
         return _saved(row)
+
+
+def delete(subscription: Subscription) -> None:
+    """Deletes a subscription with its deliveries. A dispatcher that makes another one meanwhile tries again."""
+    with transaction.atomic():
+        for row in Subscription.objects.select_for_update().filter(pk=subscription.pk):
+            row.delete()
 
 
 def check(row: Subscription, **values: Any) -> None:
@@ -69,7 +77,7 @@ def rotate_secret(subscription: Subscription, keep_hours: int = KEEP_HOURS) -> S
     Conflict : the channel has no secret.
     """
     with transaction.atomic():
-        row = Subscription.objects.select_for_update().get(pk=subscription.pk)
+        row = Subscription.objects.select_for_update(no_key=True).get(pk=subscription.pk)
         if row.channel != "webhook":
             raise Conflict(f"only webhooks have a secret; {row.name} is {row.channel}", code="no_secret")
         row.previous_secret, row.secret = row.secret, webhook.new_secret()
