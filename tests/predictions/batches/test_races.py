@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from core.errors import Conflict
-from predictions.batches import chunks, files, results
+from predictions.batches import chunks, files, results, scoring
 from predictions.batches.scoring import Lost, Scorer
 from predictions.models import Batch, BatchChunk, Prediction
 from tests.core.events.test_placing import OtherTransaction
@@ -125,3 +125,34 @@ def test_results_that_are_removed_while_they_are_asked_for_are_not_empty(cars: M
         before.removed_at = None
         with pytest.raises(Conflict, match="were removed"):
             read(before)
+
+
+def test_a_log_that_is_away_for_too_long_gets_the_chunk_later(
+    prepared: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch does not fail: its rows would be sent, and logged, again."""
+    log, away = "predictions_prediction", "predictions_prediction_away"
+    monkeypatch.setattr(scoring, "PATIENCE_SECONDS", 0.0)
+    release, released = chunks.release, []
+
+    def release_and_bring_back(*args: Any) -> None:
+        release(*args)
+        released.append(1)
+        if len(released) == 2:
+            rename(away, log)
+
+    monkeypatch.setattr(chunks, "release", release_and_bring_back)
+    lease_expires(prepared)
+    rename(log, away)
+    try:
+        done(prepared)
+    finally:
+        if len(released) < 2:
+            rename(away, log)
+    assert len(released) == 2 + prepared.chunks.count()
+    assert_once(prepared, ROWS)
+
+
+def rename(table_name: str, to: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table_name} RENAME TO {to}")
