@@ -113,6 +113,7 @@ faults: install-dev ## Kills processes and servers under runs, pushes, batches a
 	@BATCH_KILLS=all $(TEST_STACK) pytest -q tests/predictions/batches/test_crashes.py
 	@EVENT_KILLS=$${EVENT_KILLS:-100} EVENT_ACTIVATIONS=$${EVENT_ACTIVATIONS:-1000} \
 		$(TEST_STACK) pytest -q -s tests/core/events/test_kills.py
+	@EVENT_FREEZES=$${EVENT_FREEZES:-100} $(TEST_STACK) pytest -q -s tests/core/events/test_freezes.py
 
 schemathesis: install-dev ## Asks a server everything its OpenAPI document allows (SCHEMATHESIS_EXAMPLES=100 SCHEMATHESIS_SEED=1)
 	@SCHEMATHESIS_EXAMPLES=$${SCHEMATHESIS_EXAMPLES:-100} $(TEST_STACK) pytest -q tests/test_schemathesis.py

@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import msgspec
@@ -274,6 +274,14 @@ def refusal(status: int, cause: Exception | None = None, path: str = "") -> Repl
     return _refusal(status, described, HeaderBlock.of(_encoded(headers)), str(uuid7()), path=path)
 
 
+@dataclass(frozen=True, slots=True)
+class _Admissions:
+    """The admissions of one snapshot: a thread that comes late must not add to those of the next one."""
+
+    known: routing.Snapshot | None
+    kept: dict[tuple[Any, ...], Admission] = field(default_factory=dict)
+
+
 class FastPath:
     """The fast path of one process, configured by the settings."""
 
@@ -283,8 +291,7 @@ class FastPath:
         self._throttle = UserRateThrottle() if settings.RATE_LIMIT else None
         self._routes: dict[str, FastRoute] = {}
         self._hosts: dict[str, bool] = {}
-        self._admissions: dict[tuple[Any, ...], Admission] = {}
-        self._known: routing.Snapshot | None = None
+        self._admissions = _Admissions(None)
 
     def _route(self, path: str) -> FastRoute | None:
         """Returns the route of a path; None for a path that the fast path does not answer."""
@@ -399,19 +406,20 @@ class FastPath:
         known = routing.peek()
         if known is None or not self.is_open:
             return None
-        if known is not self._known:
-            self._admissions, self._known = {}, known
+        admissions = self._admissions
+        if admissions.known is not known:
+            admissions = self._admissions = _Admissions(known)
         name = (
             head.path, head.authorization, head.content_type, head.accept, head.host, head.forwarded_proto,
         )  # fmt: skip
-        admission = self._admissions.get(name)
+        admission = admissions.kept.get(name)
         if admission is None:
             admission = self._admission(known, head)
             if admission is None:
                 return None
-            if len(self._admissions) >= ADMISSIONS:
-                self._admissions.clear()
-            self._admissions[name] = admission
+            if len(admissions.kept) >= ADMISSIONS:
+                admissions.kept.clear()
+            admissions.kept[name] = admission
         client, route = admission.client, admission.route
         if client.expires is not None and client.expires <= time.time():
             return None

@@ -15,11 +15,12 @@ from __future__ import annotations
 import datetime as dt
 from typing import Final
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models.functions import Now
 
 from core.events import visibility
 from core.events.replays import delivery_of, passes
+from core.events.transactions import ended_if_frozen
 from core.models import Delivery, Event, Subscription
 
 PLACING: Final = 22_130
@@ -37,7 +38,7 @@ def place(most: int = MOST) -> int:
     """Places committed events, at most `most`; returns their number, 0 while another process places some."""
     if not Event.objects.filter(position=None).exists():
         return 0
-    with transaction.atomic(), connection.cursor() as cursor:
+    with ended_if_frozen(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s, 0)", [PLACING])
         if cursor.fetchone() != (True,):
             return 0

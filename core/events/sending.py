@@ -17,12 +17,13 @@ from itertools import takewhile
 from typing import Final
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Now
 
 from core.events import channels, payloads, visibility
 from core.events.channels import Message, Undelivered
+from core.events.transactions import ended_if_frozen
 from core.models import Delivery, Subscription, SubscriptionState
 
 LEASE_SECONDS: Final = 10.0
@@ -168,7 +169,7 @@ def release(owner: uuid.UUID, subscription_id: int) -> None:
 def record(owner: uuid.UUID, attempt: Attempt, outcome: Outcome) -> bool:
     """Records the outcome of an attempt and releases the subscription; returns False if another dispatcher
     has claimed it meanwhile, which then sends the same messages again."""
-    with transaction.atomic():
+    with ended_if_frozen():
         state = SubscriptionState.objects.select_for_update().filter(pk=attempt.subscription.pk, owner=owner)
         if not state:  # evaluates the queryset and so locks the row
             return False

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from core.errors import Conflict
 from core.events import channels, kinds, payloads, webhook
-from core.models import Subscription
+from core.models import Subscription, SubscriptionState
 from vigia_ml.schema import InvalidRows
 
 KEEP_HOURS: Final = 24
@@ -48,6 +48,15 @@ def change(subscription: Subscription, **values: Any) -> Subscription:
         if row.enabled != was_enabled:
             row.disabled_at, row.disabled_reason = None if row.enabled else timezone.now(), ""
         return _saved(row)
+
+
+def delete(subscription: Subscription) -> None:
+    """Deletes a subscription with its deliveries. A dispatcher that makes more meanwhile tries again."""
+    with transaction.atomic():
+        # In the order of `sending.record`, or the two could wait for each other.
+        list(SubscriptionState.objects.select_for_update().filter(pk=subscription.pk))
+        for row in Subscription.objects.select_for_update().filter(pk=subscription.pk):
+            row.delete()
 
 
 def check(row: Subscription, **values: Any) -> None:

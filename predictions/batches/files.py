@@ -16,6 +16,7 @@ from typing import IO, Final
 from django.conf import settings
 from django.core.files.base import ContentFile, File
 from django.core.files.storage import default_storage
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -131,15 +132,16 @@ def clean_up(batch_id: int) -> None:
     batch = Batch.objects.filter(pk=batch_id, status__in=Batch.FINISHED, removed_at=None).first()
     if batch is None:
         return
-    kept = {batch.source_name.rpartition("/")[2], *(batch.result_names or {}).values()}
-    for named in batch.chunks.values_list("result", "errors"):
-        kept |= set(named)
+    # Before the names that count: a chunk whose commit is on its way has them in one of the two.
     held = tuple(
         f"{number:07d}-"
         for number in batch.chunks.filter(done_at=None, lease_until__gte=Now()).values_list(
             "number", flat=True
         )
     )
+    kept = {batch.source_name.rpartition("/")[2], *(batch.result_names or {}).values()}
+    for named in batch.chunks.values_list("result", "errors"):
+        kept |= set(named)
     _remove(
         batch.folder,
         [name for name in _names(batch.folder) if name not in kept and not name.startswith(held or "\0")],
@@ -158,8 +160,9 @@ def remove_old() -> int:
         if batch.finished_at is not None and batch.finished_at >= oldest and not _holds_erased_rows(batch):
             clean_up(batch.pk)
         elif _remove(batch.folder, _names(batch.folder), folder_too=True):
-            batch.chunks.all().delete()
-            removed += Batch.objects.filter(pk=batch.pk).update(removed_at=Now())
+            with transaction.atomic():
+                batch.chunks.all().delete()
+                removed += Batch.objects.filter(pk=batch.pk).update(removed_at=Now())
     _remove_orphans()
     return removed
 

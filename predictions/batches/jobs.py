@@ -25,6 +25,7 @@ from core.background import run_periodically
 from core.metrics import multiprocess_dir
 from predictions.batches import chunks, files, preparation, writing
 from predictions.batches.scoring import BatchStopped, ChunkLost, Scorer
+from predictions.errors import LogUnavailable
 from predictions.models import Batch, BatchShare
 from training import queueing
 from training.jobs import leases
@@ -179,6 +180,11 @@ def _score_chunks(scorer: Scorer, progress: _Progress) -> chunks.State:
         try:
             scorer.score(chunk)
         except ChunkLost:
+            continue
+        except LogUnavailable as error:
+            if chunk.attempts == chunks.MOST_ATTEMPTS:
+                chunks.stop(batch.pk, str(error))
+                break
             continue
         except (VigiaError, InvalidRows) as error:
             log.warning("batch %s cannot go on: %s", batch.pk, error)

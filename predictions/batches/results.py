@@ -109,6 +109,8 @@ def _concatenated(batch: Batch, head: bytes, kind: str) -> Download:
     rows = batch.chunks.exclude(**{kind: ""}).order_by("number")
     size = {"result": "result_bytes", "errors": "error_bytes"}[kind]
     parts = list(rows.values_list(kind, size))
+    batch.refresh_from_db(fields=["removed_at"])  # the chunks are removed with the files
+    _check(batch)
     names = [files.path(batch, name) for name, _ in parts]
     if names:
         _check_stored(batch, names[0])

@@ -106,7 +106,7 @@ class Scorer:
                 answers = self._answers(read, generation) if answers is None else answers.renewed(generation)
                 if answers.faults and self.batch.on_invalid == Batch.OnInvalid.STOP:
                     raise self._stopped_by(chunk, answers.faults)
-                end = self._write_files(chunk, read, answers)
+                end = self._write_files(chunk, read, answers, attempt)
                 if self._commit(chunk, answers, generation, end, until):
                     self._count(answers.prepared, end)
                     return
@@ -240,9 +240,13 @@ class Scorer:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def _write_files(self, chunk: BatchChunk, read: reading.ChunkRows, answers: _ChunkAnswers) -> ChunkEnd:
+    def _write_files(
+        self, chunk: BatchChunk, read: reading.ChunkRows, answers: _ChunkAnswers, attempt: int
+    ) -> ChunkEnd:
+        """Writes under a name of this attempt: the commit of an earlier one may still be on its way, and its
+        files hold other ids."""
         faults = sorted([*read.faults, *answers.faults], key=lambda each: each[0])
-        stem = f"{chunk.number:07d}-{self.owner.hex[:12]}"
+        stem = f"{chunk.number:07d}-{self.owner.hex[:12]}-{chunk.attempts}-{attempt}"
         result = errors = ""
         result_bytes = error_bytes = 0
         if answers.prepared is not None:

@@ -396,6 +396,13 @@ class SubscriptionAdmin(RegistryAdmin):
             row = subscriptions.create(user_of(request), **values)
         obj.__dict__.update(row.__dict__)
 
+    def delete_model(self, request: HttpRequest, obj: Subscription) -> None:
+        subscriptions.delete(obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> None:
+        for row in queryset:
+            subscriptions.delete(row)
+
     def response_add(self, request: HttpRequest, obj: Subscription, post_url_continue: Any = None) -> Any:
         if not obj.secret:
             messages.success(

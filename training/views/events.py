@@ -177,7 +177,7 @@ class SubscriptionView(EventApiBodyView):
 
     @extend_schema(operation_id="delete_subscription", responses={204: None})
     def delete(self, request: Request, subscription: int) -> Response:
-        self.subscription(request, subscription).delete()
+        subscriptions.delete(self.subscription(request, subscription))
         return Response(status=204)
 
 

@@ -732,3 +732,21 @@ def test_the_event_loop_reads_no_long_csv_however_its_type_is_spelt(kind: bytes)
     head = RequestHead(path="/models/churn/invocations", authorization=b"", content_type=kind)
     assert FastPath().is_inline(head, INLINE_CSV_BYTES)
     assert not FastPath().is_inline(head, INLINE_CSV_BYTES + 1)
+
+
+def test_one_idempotency_key_on_two_protocols_is_refused_and_logs_once(
+    churn: ModelVersion, post: Post, api: APIClient, customer: dict[str, Any]
+) -> None:
+    """The same body is valid on the native route; its answer has another shape there."""
+    native, body = "/api/v1/models/churn/predictions/", {"instances": [customer]}
+    authorization = str(api._credentials["HTTP_AUTHORIZATION"])
+    for path in (native, CHURN):
+        assert post(path, body).status_code == 200
+    for first, second, key in ((native, CHURN, "one"), (CHURN, native, "two")):
+        before = Prediction.objects.count()
+        assert post(first, body, **{"Idempotency-Key": key}).status_code == 200
+        assert fast_path.ask(FastPath(), second, body, authorization, idempotency_key=key) is None
+        refused = post(second, body, **{"Idempotency-Key": key})
+        assert refused.status_code == 409
+        assert "send a new key" in refused.content.decode()
+        assert Prediction.objects.count() == before + 1
