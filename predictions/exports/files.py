@@ -163,7 +163,7 @@ def remove_old() -> int:
 
 
 def _may_hold_erased(export: LogExport) -> bool:
-    """Returns whether a prediction of the window, or any outcome, was erased since the export began to read."""
+    """Returns whether a prediction of the window, or any outcome, was erased since the export began."""
     return erasures(export) > (export.erasures or 0)
 
 
