@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import zipfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from training.models import Job
 log = logging.getLogger(__name__)
 
 ROOT: Final = "exports"
+LONGEST_ERASURE: Final = dt.timedelta(days=1)
+"""Longest transaction that erases rows; older records need no look."""
 
 
 def folder_of(lease: Lease) -> str:
@@ -160,11 +163,19 @@ def remove_old() -> int:
 
 
 def _may_hold_erased(export: LogExport) -> bool:
-    """Returns whether a prediction of the window, or any outcome, was erased after the export had begun."""
+    """Returns whether a prediction of the window, or any outcome, was erased since the export began."""
+    return erasures(export) > (export.erasures or 0)
+
+
+def erasures(export: LogExport) -> int:
+    """Returns the number of erasures that may concern the files.
+
+    A number, not a time: the record of an erasure has the time of its statement, and its COMMIT comes later.
+    """
     low, high = str(lowest_at(export.since)), str(lowest_at(export.until))
     predictions = Q(kind=Erasure.Kind.PREDICTION, reference__gte=low, reference__lt=high)
-    later = Erasure.objects.filter(at__gte=export.started_at or export.queued_at)
-    return later.filter(predictions | Q(kind=Erasure.Kind.OUTCOME)).exists()
+    recent = Erasure.objects.filter(at__gte=export.queued_at - LONGEST_ERASURE)
+    return recent.filter(predictions | Q(kind=Erasure.Kind.OUTCOME)).count()
 
 
 def _folders() -> list[str]:

@@ -26,7 +26,7 @@ def export(lease: Lease) -> None:
     """Executes a claimed export; see `training.jobs.leases.Work`."""
     row = LogExport.objects.select_related("registered_model").get(pk=lease.job_id)
     model, window = row.registered_model, Window(row.since, row.until)
-    lease.report("reading the columns", 1, rows=0)
+    lease.report("reading the columns", 1, rows=0, erasures=files.erasures(row))
     columns, stored = ModelColumns(model), _Stored(files.folder_of(lease))
     for day in days.days_of(model, window):
         done = stored.rows

@@ -18,6 +18,7 @@ class LogExport(Job):
     folder : place of the files in the store, below ``exports/``; empty before the end.
     files : one entry for each file: path, rows, bytes, sha256; the position names it in the folder.
     removed_at : time when the files were removed.
+    erasures : number of erasures that the window might concern when the attempt began to read; null before.
     """
 
     work = "predictions.exports.jobs.export"
@@ -30,6 +31,7 @@ class LogExport(Job):
     folder = models.CharField(max_length=60, blank=True)
     files = models.JSONField(default=list, blank=True)
     removed_at = models.DateTimeField(null=True, blank=True)
+    erasures = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
 
     class Meta(Job.Meta):
         verbose_name = "log export"

@@ -21,9 +21,10 @@ from rest_framework.test import APIClient
 
 from predictions import tasks
 from predictions.exports import files, rows
-from predictions.models import LogExport
+from predictions.models import LogExport, Prediction
 from predictions.rollups import counting
 from tests.conftest import Post, Staff, assert_error, keyed
+from tests.core.events.test_placing import OtherTransaction
 from tests.predictions.exports.test_export_log import (
     DAY,
     HOUR,
@@ -243,6 +244,19 @@ def test_files_that_may_hold_an_erased_row_are_removed(
     assert stored() == []
     again = done(api, post)
     assert (again["rows"], tasks.remove_old_exports()) == (1, 0)
+
+
+def test_files_of_an_export_that_began_before_an_erasure_was_committed_are_removed(
+    churn: ModelVersion, api: APIClient, post: Post
+) -> None:
+    """The record of the erasure has the time of its statement, which was before the export."""
+    [row] = logged(churn, DAY)
+    erasing = OtherTransaction(lambda: erase(row))
+    body = done(api, post)
+    erasing.commit()
+    assert (body["rows"], Prediction.objects.count()) == (1, 0)
+    assert tasks.remove_old_exports() == 1
+    assert_error(api.get(body["archive"]), 409, "export_removed")
 
 
 def test_files_that_a_restored_store_lacks_are_reported_as_removed(
