@@ -8,7 +8,8 @@ from typing import Final
 
 from django.db import connection, transaction
 
-FROZEN_SECONDS: Final = 10.0
+FROZEN_SECONDS: Final = 5.0
+"""Shorter than the `lock_timeout` of those that wait."""
 
 
 @contextmanager
