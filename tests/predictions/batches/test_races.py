@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from core.errors import Conflict
 from predictions.batches import chunks, files, results, scoring
-from predictions.batches.scoring import Lost, Scorer
+from predictions.batches.scoring import ChunkLost, Scorer
 from predictions.models import Batch, BatchChunk, Prediction
 from tests.core.events.test_placing import OtherTransaction
 from tests.predictions.batches.conftest import created, done, table
@@ -82,7 +82,7 @@ def test_a_commit_on_its_way_keeps_its_files_when_the_process_tries_again(
                 wire.shutdown(socket.SHUT_RDWR)
             wait_for(lambda: waiting_writes() == 2)
         thread.join()
-    assert thread.error in (None, Lost)
+    assert thread.error in (None, ChunkLost)
     lease_expires(prepared)
     done(prepared)
     assert_once(prepared, ROWS)
