@@ -49,14 +49,16 @@ deploy-check: install-dev ## Django's deployment checks, with the settings a ser
 	@VIGIA_LOCAL=0 ARTIFACT_KEY=one-of-its-own-because-a-server-has-two-secrets $(TEST_STACK) python manage.py check --deploy --fail-level WARNING
 
 # Four groups side by side, each with a stack of its own: some of them wait while others compute.
-PROCESS_TESTS = tests/e2e tests/local tests/backups tests/browser tests/test_schemathesis.py
+PROCESS_TESTS = tests/e2e tests/local tests/browser
 LOG_TESTS = tests/predictions tests/web tests/config tests/test_start.py
 # Long trials of what comes from elsewhere: `make test-models` does them.
 GRAPH_TESTS = $(addprefix tests/vigia_ml/,sandbox engines/test_boosters.py engines/test_graph_check.py engines/test_graph_trial.py)
 PACKAGE_TESTS = tests/vigia_ml/importing tests/vigia_ml/pushing tests/training/management/test_import_model.py \
 	tests/training/runs/test_pushes.py tests/training/runs/test_pushed_versions.py tests/training/views/test_pushes.py
-# Batches, exports and events, whose processes are killed on the way: `make test-jobs` does them.
-JOB_TESTS = tests/predictions/batches tests/predictions/exports tests/core/events
+# Batches, exports, events and backups, whose processes are killed on the way: `make test-jobs` does them.
+JOB_TESTS = tests/predictions/batches tests/predictions/exports tests/core/events tests/backups
+# What other programs send: `make test-clients` does them.
+CLIENT_TESTS = tests/clients tests/web/protocols tests/test_schemathesis.py
 ignored = $(foreach path,$(1),--ignore=$(path))
 ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 GROUP_STACK = $(ONE_THREAD) DATABASE_URL= REDIS_URL= VIGIA_VAR="$(TEST_VAR)/$@" "$(BIN)/python" -m local.stack --reuse --
@@ -70,18 +72,18 @@ unit: install-dev
 endif
 
 unit-rest:
-	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) $(JOB_TESTS) tests/vigia_ml tests/clients)
+	@$(GROUP_STACK) pytest $(call ignored,$(PROCESS_TESTS) $(LOG_TESTS) $(PACKAGE_TESTS) $(JOB_TESTS) $(CLIENT_TESTS) tests/vigia_ml)
 
 unit-library:
 	@$(GROUP_STACK) pytest tests/vigia_ml $(call ignored,$(GRAPH_TESTS) $(PACKAGE_TESTS))
 
 unit-log:
-	@$(GROUP_STACK) pytest $(LOG_TESTS) $(call ignored,$(JOB_TESTS))
+	@$(GROUP_STACK) pytest $(LOG_TESTS) $(call ignored,$(JOB_TESTS) $(CLIENT_TESTS))
 
 unit-processes:
 	@$(GROUP_STACK) pytest $(PROCESS_TESTS)
 
-test-jobs: install-dev ## Batches, exports and events, whose processes are killed on the way
+test-jobs: install-dev ## Batches, exports, events and backups, whose processes are killed on the way
 	@$(GROUP_STACK) pytest $(JOB_TESTS)
 
 test-models: install-dev ## Trials of graphs, boosters, packages and pickles from elsewhere (some minutes)
@@ -96,10 +98,10 @@ models-packages:
 # The clients have packages of other versions than Vigía's; their environments below VIGIA_VAR stay.
 CLIENTS = $(VIGIA_VAR)/clients
 
-test-clients: install-dev ## Clients of other servers, unchanged, against Vigía: tritonclient, kserve, mlflow
+test-clients: install-dev ## Clients of other servers (tritonclient, kserve, mlflow), schemathesis, random requests of their protocols
 	$(call client_environment,v2)
 	$(call client_environment,mlflow)
-	@VIGIA_CLIENTS="$$(cd "$(CLIENTS)" && pwd)" $(GROUP_STACK) pytest tests/clients
+	@VIGIA_CLIENTS="$$(cd "$(CLIENTS)" && pwd)" $(GROUP_STACK) pytest $(CLIENT_TESTS)
 
 define client_environment
 @cmp -s tests/clients/requirements-$(1).txt "$(CLIENTS)/$(1)/requirements-$(1).txt" && \
