@@ -103,7 +103,7 @@ def known(
         "path.replay": create(server, key, f"{API}/versions/2/replays/", window)["id"],
         "path.rollout": rollout["id"],
         "path.subscription": subscription,
-        "path.delivery": deliveries.get().pk,
+        "path.delivery": deliveries.earliest("pk").pk,
         "path.prediction": ids[0],
         "path.recommendation": recommended["id"],
         "path.movie_id": [1, 2, 3],
