@@ -6,10 +6,8 @@ import gc
 import json
 import os
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import hypothesis
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
-from django.db import IntegrityError, connection, connections, transaction
+from django.db import connection, connections, transaction
 from django.test import Client, TransactionTestCase
 from rest_framework.test import APIClient
 
@@ -66,7 +64,7 @@ def _quick_cleaning() -> None:
     """Makes tests that commit (predictions do, because the log writer has its own connection) delete their
     rows instead of truncating every table: milliseconds instead of a quarter of a second."""
 
-    TransactionTestCase._fixture_teardown = lambda case: _emptied()  # type: ignore[method-assign]
+    TransactionTestCase._fixture_teardown = lambda case: empty_tables()  # type: ignore[method-assign]
     # They also keep their connections: a new process of PostgreSQL reads its catalogue and plans again.
     TransactionTestCase._should_reload_connections = lambda case: False
 
@@ -84,20 +82,12 @@ def tables() -> list[str]:
     return sorted(names, key=lambda name: name == "core_event")  # the removal of a key writes an event
 
 
-def _emptied() -> None:
-    """Empties the tables, again if a server of the tests has meanwhile written a row (such as its latencies)
-    that refers to a deleted one."""
-    for _ in range(5):
-        with suppress(IntegrityError):
-            return empty_tables()
-        time.sleep(0.3)
-    return empty_tables()
-
-
 def empty_tables() -> None:
     """Deletes the rows that tests have committed."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL vigia.maintenance = 'move'; SET LOCAL vigia.erasures = 'known'")
+        # A server of the tests may write latencies now: they wait, and then find no model to refer to.
+        cursor.execute("LOCK TABLE predictions_answertime IN SHARE ROW EXCLUSIVE MODE")
         cursor.execute(";".join(f"DELETE FROM {name}" for name in tables()))
         cursor.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits "
